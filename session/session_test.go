@@ -1,0 +1,493 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"iscsictl/arena"
+	"iscsictl/conf"
+	"iscsictl/iscsi"
+	"iscsictl/transport"
+)
+
+// pass lets fake time go by.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// portal is a target that logs everybody in, or answers as it is told to. Its
+// connections have no wire, so that they live in fake time.
+type portal struct {
+	mu      sync.Mutex
+	dials   []dialed
+	refuse  error                                         // of Dial
+	status  func(addr string) (iscsi.LoginStatus, string) // of a login, with its text
+	silent  bool                                          // never answers a login
+	mute    bool                                          // never answers a ping
+	deaf    bool                                          // never answers a logout
+	current *link
+}
+
+// seen returns the attempts so far.
+func (p *portal) seen() []dialed {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dials
+}
+
+type dialed struct {
+	at   time.Time
+	addr string
+}
+
+func (p *portal) Dial(ctx context.Context, addr, _ netip.AddrPort, _ transport.DialOptions) (transport.Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dials = append(p.dials, dialed{time.Now(), addr.String()})
+	if p.refuse != nil {
+		return nil, p.refuse
+	}
+	return &link{portal: p, addr: addr, closed: make(chan struct{})}, nil
+}
+
+// link is a connection to a portal, in both phases.
+type link struct {
+	portal   *portal
+	addr     netip.AddrPort
+	request  iscsi.LoginRequest
+	deadline time.Time
+	once     sync.Once
+	closed   chan struct{}
+	session  transport.Session
+	cause    error
+	statSN   uint32
+	tasks    []*transport.Task
+}
+
+func (l *link) LocalAddr() netip.AddrPort         { return netip.MustParseAddrPort("192.0.2.9:999") }
+func (l *link) RemoteAddr() netip.AddrPort        { return l.addr }
+func (l *link) SetDeadline(t time.Time) error     { l.deadline = t; return nil }
+func (l *link) Send(h *iscsi.BHS, _ []byte) error { return l.request.Decode(h) }
+func (l *link) Offers() transport.Offers {
+	return transport.Offers{MaxRecvDataSegmentLength: 8192, MaxBurstLength: 65536, FirstBurstLength: 65536, MaxOutstandingR2T: 1}
+}
+
+func (l *link) Receive() (h iscsi.BHS, data []byte, err error) {
+	if l.portal.silent {
+		select {
+		case <-time.After(time.Until(l.deadline)):
+			return h, nil, os.ErrDeadlineExceeded
+		case <-l.closed:
+			return h, nil, errors.New("closed")
+		}
+	}
+	r := iscsi.LoginResponse{
+		Transit: true, CurrentStage: l.request.CurrentStage, NextStage: l.request.NextStage, ISID: l.request.ISID,
+		InitiatorTaskTag: l.request.InitiatorTaskTag, StatSN: l.statSN, ExpCmdSN: 1, MaxCmdSN: 32,
+	}
+	l.statSN++
+	if r.NextStage == iscsi.StageFullFeature {
+		r.TSIH = 1
+	}
+	if l.portal.status != nil {
+		status, text := l.portal.status(l.addr.String())
+		r.Status, data = status, []byte(text)
+	}
+	if len(data) == 0 && r.CurrentStage == iscsi.StageSecurity {
+		data = []byte("AuthMethod=None\x00TargetPortalGroupTag=1\x00")
+	}
+	if len(data) == 0 && r.CurrentStage == iscsi.StageOperational {
+		data = []byte("DefaultTime2Wait=0\x00")
+	}
+	r.DataSegmentLength = len(data)
+	r.Encode(&h)
+	return h, data, nil
+}
+
+func (l *link) Enable(_ transport.Params, s transport.Session) transport.Mover {
+	l.session = s
+	l.portal.mu.Lock()
+	l.portal.current = l
+	l.portal.mu.Unlock()
+	return mover{l}
+}
+
+func (l *link) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// mover is the link in the full-feature phase.
+type mover struct{ *link }
+
+func (m mover) Start() {
+	go func() {
+		<-m.closed
+		m.session.Down(m.cause)
+	}()
+}
+func (m mover) Command(t *transport.Task) { m.tasks = append(m.tasks, t); m.link.tasks = m.tasks }
+func (m mover) Abort(*transport.Task)     {}
+func (m mover) Flush()                    {}
+func (m mover) Close(err error) {
+	m.once.Do(func() {
+		m.cause = err
+		close(m.closed)
+	})
+}
+
+func (m mover) Control(h *iscsi.BHS, _ []byte) {
+	var out iscsi.BHS
+	itt := h.InitiatorTaskTag()
+	switch {
+	case h.Opcode() == iscsi.OpLogoutRequest && !m.portal.deaf:
+		(&iscsi.LogoutResponse{InitiatorTaskTag: itt, StatSN: m.statSN, ExpCmdSN: 1, MaxCmdSN: 32}).Encode(&out)
+	case h.Opcode() == iscsi.OpNOPOut && !m.portal.mute:
+		(&iscsi.NOPIn{InitiatorTaskTag: itt, TargetTransferTag: iscsi.ReservedTag, StatSN: m.statSN, ExpCmdSN: 1, MaxCmdSN: 32}).Encode(&out)
+	default:
+		return
+	}
+	m.link.statSN++
+	go func() {
+		m.session.Enter()
+		err := m.session.Control(&out, nil)
+		m.session.Leave()
+		if err != nil {
+			m.Close(err)
+		}
+	}()
+}
+
+// watcher is a handler that counts.
+type watcher struct {
+	mu    sync.Mutex
+	ups   []uint64
+	downs []string
+}
+
+func (w *watcher) Up(n uint64) {
+	w.mu.Lock()
+	w.ups = append(w.ups, n)
+	w.mu.Unlock()
+}
+
+func (w *watcher) Down(err error) {
+	w.mu.Lock()
+	w.downs = append(w.downs, err.Error())
+	w.mu.Unlock()
+}
+func (w *watcher) Async(uint64, []byte) {}
+
+func start(t *testing.T, p *portal, change func(*Config)) (*Session, *watcher) {
+	t.Helper()
+	a, err := arena.New(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := conf.NewSession()
+	c.InitiatorName, c.TargetName, c.TargetAddress = "iqn.2026-01.example:i", "iqn.2026-01.example:t", "192.0.2.1"
+	w := &watcher{}
+	cfg := Config{
+		ID: 1, ISID: [6]byte{0x80, 1}, Target: c, Tunables: conf.NewTunables(), Arena: a, Handler: w,
+		Dialer: func(conf.Session) transport.Dialer { return p },
+		Log:    slog.New(slog.DiscardHandler), Rand: rand.Reader,
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	s := New(cfg)
+	s.Start()
+	synctest.Wait()
+	t.Cleanup(func() {
+		s.Close()
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, w
+}
+
+func TestReconnects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &portal{}
+		s, w := start(t, p, nil)
+		if i := s.Info(); !i.Connected || i.Reason != "" || i.Connections != 1 {
+			t.Fatalf("%+v", i)
+		}
+		for n := 2; n <= 4; n++ {
+			pass(time.Minute) // long enough for the next attempt to be made at once
+			if !s.Info().Connected {
+				t.Fatal("not connected")
+			}
+			p.current.session.Enter()
+			p.current.session.Leave()
+			before := time.Now()
+			mover{p.current}.Close(errors.New("cable pulled"))
+			synctest.Wait()
+			if i := s.Info(); i.Connections != n || time.Since(before) > 0 {
+				t.Fatalf("%d connections after %v, want %d at once", i.Connections, time.Since(before), n)
+			}
+			if i := s.Info(); i.LastFailure != "connection lost: cable pulled" || i.LastFailureAt.IsZero() {
+				t.Errorf("last failure %q", i.LastFailure)
+			}
+		}
+		if len(w.ups) != 4 || w.ups[3] != 4 || len(w.downs) != 3 {
+			t.Errorf("ups %v, downs %v", w.ups, w.downs)
+		}
+	})
+}
+
+// TestSilentConnection: pings go unanswered, so that the connection is given up.
+func TestSilentConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := start(t, &portal{mute: true}, func(c *Config) { c.Target.PingTimeout = 5 })
+		pass(4500 * time.Millisecond)
+		if i := s.Info(); i.Connections != 1 || i.LastFailure != "" {
+			t.Fatalf("too early: %+v", i)
+		}
+		pass(4 * time.Second)
+		if i := s.Info(); !strings.Contains(i.LastFailure, "no ping reply (NOP-In) after 5 seconds") {
+			t.Fatalf("%+v", i)
+		}
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &portal{refuse: syscall.ECONNREFUSED}
+		s, w := start(t, p, func(c *Config) { c.Target.LoginTimeout = 20 })
+		if i := s.Info(); i.Connected || i.Reason != "connection refused" {
+			t.Errorf("%+v", i)
+		}
+		pass(10 * time.Minute)
+		for i := 1; i < len(p.seen()); i++ {
+			gap := p.seen()[i].at.Sub(p.seen()[i-1].at)
+			base := min(time.Second<<(i-1), 20*time.Second)
+			if gap < base/2 || gap > base+base/2 {
+				t.Errorf("attempt %d came after %v, want %v or half of it to either side", i, gap, base)
+			}
+		}
+		if n := len(p.seen()); n < 20 || n > 70 || len(w.downs) != n {
+			t.Errorf("%d attempts in ten minutes, %d downs", n, len(w.downs))
+		}
+		// A new configuration is tried at once.
+		p.mu.Lock()
+		p.refuse = nil
+		p.mu.Unlock()
+		s.Reconfigure(s.Target())
+		synctest.Wait()
+		if !s.Info().Connected {
+			t.Error("not connected after the configuration has changed")
+		}
+	})
+}
+
+func TestReasons(t *testing.T) {
+	for _, c := range []struct {
+		status iscsi.LoginStatus
+		want   string
+	}{
+		{0x0200, "Initiator error"}, {0x0201, "Authentication failure"}, {0x0202, "Authorization failure"},
+		{0x0203, "Not found"}, {0x0204, "Target removed"}, {0x0205, "Unsupported version"},
+		{0x0206, "Too many connections"}, {0x0207, "Missing parameter"}, {0x0208, "Can't include in session"},
+		{0x0209, "Session type not supported"}, {0x020a, "Session does not exist"}, {0x020b, "Invalid during login"},
+		{0x0300, "Target error"}, {0x0301, "Service unavailable"}, {0x0302, "Out of resources"},
+		{0x0277, "unknown initiator error; Status-Class 0x2, Status-Detail 0x77"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := start(t, &portal{status: func(string) (iscsi.LoginStatus, string) { return c.status, "" }}, nil)
+			if got := s.Info().Reason; got != c.want {
+				t.Errorf("status %#04x: reason %q, want %q", uint16(c.status), got, c.want)
+			}
+		})
+	}
+}
+
+func TestLoginTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := start(t, &portal{silent: true}, func(c *Config) { c.Target.LoginTimeout = 7 })
+		pass(6 * time.Second)
+		if i := s.Info(); i.Reason != "" {
+			t.Errorf("reason %q during the attempt", i.Reason)
+		}
+		pass(1500 * time.Millisecond)
+		if i := s.Info(); i.Reason != "Login Phase timeout" {
+			t.Errorf("reason %q", i.Reason)
+		}
+	})
+}
+
+func TestAttemptTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := start(t, &portal{silent: true}, func(c *Config) { c.AttemptTimeout = 3 * time.Second })
+		pass(3100 * time.Millisecond)
+		if i := s.Info(); i.Reason != "Login Phase timeout" {
+			t.Errorf("reason %q", i.Reason)
+		}
+	})
+}
+
+// TestAttemptsAreBounded: no more logins at once than there are places.
+func TestAttemptsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &portal{silent: true}
+		places := make(chan struct{}, 2)
+		for range 5 {
+			start(t, p, func(c *Config) { c.Attempts = places; c.Target.LoginTimeout = 10 })
+		}
+		if len(p.seen()) != 2 {
+			t.Errorf("%d attempts at once, want 2", len(p.seen()))
+		}
+		pass(10*time.Second + time.Millisecond)
+		if len(p.seen()) != 4 {
+			t.Errorf("%d attempts after the first two have failed, want 4", len(p.seen()))
+		}
+	})
+}
+
+func TestRedirection(t *testing.T) {
+	for _, permanent := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			moved := iscsi.LoginStatus(0x0101)
+			if permanent {
+				moved = 0x0102
+			}
+			p := &portal{status: func(addr string) (iscsi.LoginStatus, string) {
+				if addr == "192.0.2.1:3260" {
+					return moved, "TargetAddress=192.0.2.2:3261\x00"
+				}
+				return 0, ""
+			}}
+			s, _ := start(t, p, nil)
+			i := s.Info()
+			if !i.Connected || i.TargetPortal.String() != "192.0.2.2:3261" || (i.Moved != "") != permanent {
+				t.Fatalf("%+v", i)
+			}
+			pass(time.Minute)
+			p.mu.Lock()
+			p.dials = nil
+			p.mu.Unlock()
+			mover{p.current}.Close(errors.New("gone"))
+			synctest.Wait()
+			first := "192.0.2.1:3260"
+			if permanent {
+				first = "192.0.2.2:3261"
+			}
+			if p.seen()[0].addr != first {
+				t.Errorf("reconnected at %s, want %s", p.seen()[0].addr, first)
+			}
+		})
+	}
+}
+
+func TestRedirectionFails(t *testing.T) {
+	for status, want := range map[iscsi.LoginStatus]string{0x0101: "Target moved temporarily", 0x0102: "Target moved permanently"} {
+		synctest.Test(t, func(t *testing.T) {
+			p := &portal{status: func(addr string) (iscsi.LoginStatus, string) {
+				if addr == "192.0.2.1:3260" {
+					return status, "TargetAddress=192.0.2.2:3261\x00"
+				}
+				return 0x0301, ""
+			}}
+			s, _ := start(t, p, nil)
+			if i := s.Info(); i.Reason != want || !strings.Contains(i.LastFailure, "192.0.2.2:3261: Service unavailable") {
+				t.Errorf("%+v", i)
+			}
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // round and round
+		n := 0
+		p := &portal{status: func(string) (iscsi.LoginStatus, string) {
+			n++
+			return 0x0101, fmt.Sprintf("TargetAddress=192.0.2.%d\x00", 1+n%2)
+		}}
+		s, _ := start(t, p, nil)
+		if i := s.Info(); i.Reason != "Target moved temporarily" || len(p.seen()) != maxRedirects {
+			t.Errorf("%d connections, %+v", len(p.seen()), i)
+		}
+	})
+}
+
+func TestDisabled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &portal{}
+		s, _ := start(t, p, func(c *Config) { c.Target.Enable = false })
+		pass(time.Hour)
+		if len(p.seen()) != 0 {
+			t.Error("a disabled session connects")
+		}
+		c := s.Target()
+		c.Enable = true
+		s.Reconfigure(c)
+		synctest.Wait()
+		if !s.Info().Connected {
+			t.Error("not connected when enabled")
+		}
+		c.Enable = false
+		s.Reconfigure(c)
+		synctest.Wait()
+		if s.Info().Connected {
+			t.Error("connected when disabled")
+		}
+	})
+}
+
+func TestClose(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s, w := start(t, &portal{deaf: deaf}, nil)
+			before := time.Now()
+			s.Close()
+			s.Close()
+			want := time.Duration(0)
+			if deaf {
+				want = logoutTimeout
+			}
+			if d := time.Since(before); d != want || s.Info().Connected || len(w.downs) != 1 {
+				t.Errorf("closed after %v, want %v; downs %v", d, want, w.downs)
+			}
+		})
+	}
+}
+
+// collector is an issuer that keeps what it gets.
+type collector struct{ done []*Command }
+
+func (c *collector) Complete(b []*Command) { c.done = append(c.done, b...) }
+
+func TestCommandsOfALostNexus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &portal{}
+		s, _ := start(t, p, nil)
+		got := &collector{}
+		c := &Command{Issuer: got}
+		s.Submit([]*Command{c})
+		if len(got.done) != 0 {
+			t.Fatal("the command has completed")
+		}
+		p.mu.Lock()
+		p.refuse = syscall.ENETUNREACH
+		p.mu.Unlock()
+		mover{p.current}.Close(errors.New("gone"))
+		synctest.Wait()
+		if len(got.done) != 1 || c.Err != ErrNexusLost || c.Nexus != 1 {
+			t.Fatalf("%d done, %v on nexus %d", len(got.done), c.Err, c.Nexus)
+		}
+		s.Submit([]*Command{c}) // there is no nexus now
+		if len(got.done) != 2 || c.Err != ErrNexusLost || c.Nexus != 1 {
+			t.Fatalf("%d done, %v on nexus %d", len(got.done), c.Err, c.Nexus)
+		}
+	})
+}
