@@ -49,11 +49,22 @@ type Session struct {
 	ISER          bool   `json:"iser"`
 	OffloadDriver string `json:"offloadDriver,omitempty"` // in use; empty: none
 
+	// Facts say what else there is to know of the connection, with RDMA for
+	// instance its device.
+	Facts []Fact `json:"facts,omitempty"`
+
 	Devices []Device `json:"devices,omitempty"`
 	// Notes say what there is no device for, and why; one sentence each:
 	// "no LUNs", "LUN 2: not a disk (tape)".
 	Notes    []string `json:"notes,omitempty"`
 	Counters Counters `json:"counters"`
+}
+
+// Fact is something to be shown of a connection.
+type Fact struct {
+	Name  string `json:"name"`  // in lowerCamelCase
+	Label string `json:"label"` // for people
+	Value string `json:"value"`
 }
 
 // NewSession returns a session with what the listing shows before the first login.

@@ -126,7 +126,7 @@ func (s *Session) enable(conn transport.Conn, r login.Result) {
 	s.n = n
 	i := &s.info
 	i.Connected, i.Reason, i.Negotiated = true, "", true
-	i.InitiatorPortal, i.TargetPortal = conn.LocalAddr(), conn.RemoteAddr()
+	i.InitiatorPortal, i.TargetPortal, i.Facts = conn.LocalAddr(), conn.RemoteAddr(), conn.Facts()
 	i.TargetAlias, i.PortalGroupTag, i.Auth, i.Params = r.TargetAlias, r.TargetPortalGroupTag, auth(r), r.Params
 	i.Connections++
 	again := i.Connections > 1

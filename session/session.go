@@ -70,8 +70,9 @@ type Info struct {
 	PortalGroupTag  int    // -1: not known
 	Auth            string // "None", "CHAP (SHA-256)" …
 	Params          transport.Params
-	Negotiated      bool // Params are those of a login
-	Connections     int  // logins that have succeeded
+	Facts           []transport.Fact // of the present connection, or the last
+	Negotiated      bool             // Params are those of a login
+	Connections     int              // logins that have succeeded
 	LastFailure     string
 	LastFailureAt   time.Time
 	Outstanding     int // commands on the wire

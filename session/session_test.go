@@ -80,6 +80,7 @@ func (l *link) LocalAddr() netip.AddrPort         { return netip.MustParseAddrPo
 func (l *link) RemoteAddr() netip.AddrPort        { return l.addr }
 func (l *link) SetDeadline(t time.Time) error     { l.deadline = t; return nil }
 func (l *link) Send(h *iscsi.BHS, _ []byte) error { return l.request.Decode(h) }
+func (l *link) Facts() []transport.Fact           { return nil }
 func (l *link) Offers() transport.Offers {
 	return transport.Offers{MaxRecvDataSegmentLength: 8192, MaxBurstLength: 65536, FirstBurstLength: 65536, MaxOutstandingR2T: 1}
 }

@@ -57,8 +57,17 @@ type Conn interface {
 	// methods but Close and the addresses are not to be called. Nothing is
 	// received before Start is called on the mover.
 	Enable(p Params, s Session) Mover
+	// Facts says what else there is to know of the connection, for people.
+	Facts() []Fact
 	// Close drops the connection. Before Enable, it is all that is needed.
 	Close() error
+}
+
+// Fact is something to be shown of a connection.
+type Fact struct {
+	Name  string // lowerCamelCase, for programs
+	Label string // for people
+	Value string
 }
 
 // Offers says what login may offer on a kind of datamover.

@@ -211,6 +211,7 @@ func (l labels) beyond(s *control.Session) {
 	}
 	l.set("commandTimeout", "CommandTimeout", s.CommandTimeout)
 	l.set("recoveryTimeout", "RecoveryTimeout", s.RecoveryTimeout)
+	l.facts(s)
 	l.disks(s)
 	l.notes(s)
 	n := &s.Counters
@@ -223,6 +224,18 @@ func (l labels) beyond(s *control.Session) {
 	if !n.LastFailureTime.IsZero() {
 		l.text("lastFailureTime", "Last failure time", n.LastFailureTime.Format(time.RFC3339))
 	}
+}
+
+// facts writes what else there is to know of the connection.
+func (l labels) facts(s *control.Session) {
+	if len(s.Facts) == 0 {
+		return
+	}
+	l.Open("connection")
+	for _, f := range s.Facts {
+		l.text(f.Name, f.Label, f.Value)
+	}
+	l.Close()
 }
 
 // disks writes a line for each disk: its name, what shows it to the host, and what

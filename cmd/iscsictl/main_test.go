@@ -116,6 +116,8 @@ func setState(s *control.Session, arg string) error {
 		s.Devices[0].Note = value
 	case "note":
 		s.Notes = append(s.Notes, value)
+	case "fact":
+		s.Facts = append(s.Facts, control.Fact{Name: "rdmaProvider", Label: "RDMA provider", Value: value})
 	case "driver":
 		s.OffloadDriver = value
 	case "failed":

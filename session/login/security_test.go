@@ -161,6 +161,10 @@ func TestAlgorithmsRefused(t *testing.T) {
 	if _, _, err := run(t, oneWay(), answer{keys: "AuthMethod=CHAP"}, answer{keys: challenge}, status(0x0201)); err == nil || errors.As(err, &refused) {
 		t.Errorf("authentication failure: got %v", err)
 	}
+	// tgt means SHA-1 by the number of SHA-256.
+	if _, _, err := run(t, oneWay(), answer{keys: "AuthMethod=CHAP"}, answer{keys: challenge}, status(0x0200)); !errors.As(err, &refused) {
+		t.Errorf("initiator error after a response with SHA-256: got %v", err)
+	}
 }
 
 func TestLost(t *testing.T) {

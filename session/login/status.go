@@ -84,6 +84,11 @@ func (m *Machine) refused(status iscsi.LoginStatus, data []byte) error {
 	if m.phase == phaseChallenge && (status == iscsi.LoginAuthenticationFailure || status == iscsi.LoginInitiatorError) {
 		return m.refusedAlgorithms(err)
 	}
+	// IET and tgt have the number of SHA-256 for SHA-1: they choose it, and then
+	// find our response too long.
+	if m.phase == phaseVerdict && m.result.Algorithm == chap.SHA256 && status == iscsi.LoginInitiatorError {
+		return m.refusedAlgorithms(err)
+	}
 	return err
 }
 

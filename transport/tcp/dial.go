@@ -173,6 +173,9 @@ func (l *loginConn) Offers() transport.Offers {
 	}
 }
 
+// Facts implements transport.Conn: all there is to know is in the parameters.
+func (l *loginConn) Facts() []transport.Fact { return nil }
+
 func (l *loginConn) Enable(p transport.Params, s transport.Session) transport.Mover {
 	l.on = newConn(l.tcp, p, s, l.opts.Tasks)
 	return l.on
