@@ -150,10 +150,10 @@ func (s *Session) failed(target conf.Session, err error) {
 func (s *Session) dropped(err error) {
 	if errors.Is(err, errLoggedOut) || errors.Is(err, errReconfigured) {
 		s.logger().Info("logged out")
-		s.remember(func(_ *memory, i *Info) { i.Reason = waiting })
+		s.remember(func(_ *memory, i *Info) { i.Reason = Waiting })
 	} else {
 		s.note(fmt.Errorf("%w: %w", errConnectionLost, err))
-		s.remember(func(_ *memory, i *Info) { i.Reason = waiting })
+		s.remember(func(_ *memory, i *Info) { i.Reason = Waiting })
 	}
 	s.cfg.Handler.Down(err)
 }

@@ -17,6 +17,8 @@ const (
 	// backoffFirst is the wait after a first failed attempt; it doubles with
 	// each, up to the login timeout.
 	backoffFirst = time.Second
+	// flapMost is the longest wait after a connection that had come about.
+	flapMost = 2 * time.Second
 	// stableAfter is how long a connection must have lasted for the next
 	// attempt to be made at once.
 	stableAfter = 10 * time.Second
@@ -41,13 +43,15 @@ func (s *Session) run() {
 			s.idle(ctx)
 			continue
 		}
-		wait, err := s.once(ctx, target)
+		wait, up, err := s.once(ctx, target)
 		switch {
 		case ctx.Err() != nil || errors.Is(err, errReconfigured):
 			backoff = 0
 			continue
-		case err == nil: // it was up for long enough
+		case up >= stableAfter || errors.Is(err, errLoggedOut):
 			backoff = 0
+		case up > 0:
+			backoff = min(max(2*backoff, backoffFirst), flapMost)
 		default:
 			backoff = min(max(2*backoff, backoffFirst), s.loginTimeout(target))
 		}
@@ -89,14 +93,14 @@ func jitter(d time.Duration) time.Duration {
 }
 
 // once makes one attempt to connect and, where it succeeds, stays until the
-// connection ends. It returns how long the target wants us to wait, and nil
-// where the next attempt may be made at once.
-func (s *Session) once(ctx context.Context, target conf.Session) (wait time.Duration, err error) {
+// connection ends. It returns how long the target wants us to wait, how long
+// the connection was up (0: it never was), and why it ended.
+func (s *Session) once(ctx context.Context, target conf.Session) (wait, up time.Duration, err error) {
 	if s.cfg.Attempts != nil {
 		select {
 		case s.cfg.Attempts <- struct{}{}:
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return 0, 0, ctx.Err()
 		}
 	}
 	err = s.attempt(ctx, target)
@@ -107,7 +111,7 @@ func (s *Session) once(ctx context.Context, target conf.Session) (wait time.Dura
 		if ctx.Err() == nil {
 			s.failed(target, err)
 		}
-		return 0, err
+		return 0, 0, err
 	}
 	began := time.Now()
 	err = s.serve(ctx)
@@ -117,13 +121,7 @@ func (s *Session) once(ctx context.Context, target conf.Session) (wait time.Dura
 		wait = max(wait, n.params.DefaultTime2Wait)
 	}
 	s.dropped(err)
-	switch {
-	case errors.Is(err, errReconfigured):
-		return 0, err
-	case time.Since(began) >= stableAfter || errors.Is(err, errLoggedOut):
-		return wait, nil
-	}
-	return wait, err
+	return wait, max(time.Since(began), 1), err
 }
 
 // serve looks after a connection until it ends.

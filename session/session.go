@@ -78,8 +78,8 @@ type Info struct {
 	Outstanding     int // commands on the wire
 }
 
-// waiting is the reason until the session is taken up, as FreeBSD words it.
-const waiting = "Waiting for iscsid(8)"
+// Waiting is the reason until the session is taken up, as FreeBSD words it.
+const Waiting = "Waiting for iscsid(8)"
 
 // New makes a session; Start begins to connect it.
 func New(cfg Config) *Session {
@@ -88,7 +88,7 @@ func New(cfg Config) *Session {
 		wake: make(chan struct{}, 1), kick: make(chan struct{}, 1), down: make(chan error, 1),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	s.info.Reason, s.info.PortalGroupTag = waiting, -1
+	s.info.Reason, s.info.PortalGroupTag = Waiting, -1
 	s.spare.New = func() any { b := make([]*Command, 0, 64); return &b }
 	return s
 }
@@ -111,7 +111,7 @@ func (s *Session) Target() conf.Session {
 func (s *Session) Reconfigure(target conf.Session) {
 	s.mu.Lock()
 	s.target, s.login = target, memory{}
-	s.info.Reason, s.info.Moved = waiting, ""
+	s.info.Reason, s.info.Moved = Waiting, ""
 	s.mu.Unlock()
 	signal(s.kick)
 }

@@ -1,0 +1,155 @@
+// Command iscsid is the iSCSI daemon: it serves iscsictl on a unix socket,
+// keeps the sessions that it is told of, and shows their disks to the host.
+// See iscsid(8).
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"iscsictl/control"
+	"iscsictl/daemon"
+	"iscsictl/device"
+	"iscsictl/device/loop"
+	"iscsictl/device/nbd"
+)
+
+// version is set when the program is linked.
+var version = "dev"
+
+// stopTimeout bounds the time from the signal to the end.
+const stopTimeout = 15 * time.Second
+
+func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stdout, stderr)
+	if err != nil {
+		fmt.Fprintf(stderr, "iscsid: %v\n", err)
+		return 1
+	}
+	if o == nil { // --help or --version has answered
+		return 0
+	}
+	parent := parentOf()
+	if !o.foreground && parent == nil {
+		return detach(args, stderr)
+	}
+	if err := serve(o, parent, stderr); err != nil {
+		if parent != nil {
+			parent.failed(err)
+		} else {
+			fmt.Fprintf(stderr, "iscsid: %v\n", err)
+		}
+		return 1
+	}
+	return 0
+}
+
+// serve is the daemon's life, from the pid file to the end.
+func serve(o *options, parent *parent, stderr io.Writer) (err error) {
+	pid, err := openPIDFile(o.pidFile)
+	if err != nil {
+		return err
+	}
+	defer pid.remove()
+	log, err := openLog(o, stderr)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(o)
+	if err != nil {
+		return err
+	}
+	if err := pid.write(); err != nil {
+		listener.Close()
+		return err
+	}
+	backends, err := backends(o, log)
+	if err != nil {
+		listener.Close()
+		return err
+	}
+	d := daemon.New(daemon.Config{
+		Version: version, RunDir: o.runDir, Backends: backends, Tunables: o.tunables,
+		MaxAttempts: o.maxAttempts, AttemptTimeout: o.attemptTimeout, Log: log,
+	})
+	d.Clean()
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	served := make(chan error, 1)
+	go func() { served <- control.Serve(ctx, listener, d) }()
+	log.Info(fmt.Sprintf("iscsid %s is ready at %s", version, o.socket))
+	if parent != nil {
+		if err := os.Chdir("/"); err != nil {
+			log.Warn(err.Error())
+		}
+		parent.ready()
+	}
+	err = wait(log, signals, served)
+	cancel()
+	listener.Close()
+	stop, ended := context.WithTimeout(context.Background(), stopTimeout)
+	defer ended()
+	d.Stop(stop)
+	log.Info("stopped")
+	return err
+}
+
+// wait returns when the daemon is to stop.
+func wait(log *slog.Logger, signals <-chan os.Signal, served <-chan error) error {
+	for {
+		select {
+		case s := <-signals:
+			if s == unix.SIGHUP {
+				log.Info("SIGHUP ignored: iscsictl hands over the configuration")
+				continue
+			}
+			log.Info(fmt.Sprintf("%v: logging out of all sessions", s))
+			return nil
+		case err := <-served:
+			if err == nil {
+				err = errors.New("the control socket was closed")
+			}
+			log.Error(err.Error())
+			return err
+		}
+	}
+}
+
+// listen opens the control socket.
+func listen(o *options) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(o.socket), 0o755); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return control.Listen(o.socket)
+}
+
+// backends are the ways to show a disk, the preferred first.
+func backends(o *options, log *slog.Logger) ([]device.Backend, error) {
+	known := []device.Backend{
+		loop.New(filepath.Join(o.runDir, "loop"), log),
+
+		nbd.NewSocket(filepath.Join(o.runDir, "nbd"), 0o600, -1),
+	}
+	if o.device == "" {
+		return known, nil
+	}
+	for _, b := range known {
+		if b.Name() == o.device {
+			return []device.Backend{b}, nil
+		}
+	}
+	return nil, fmt.Errorf("-o device=%s: not one of loop, socket", o.device)
+}

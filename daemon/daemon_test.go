@@ -1,0 +1,502 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"iscsictl/conf"
+	"iscsictl/control"
+	"iscsictl/device"
+	"iscsictl/target"
+)
+
+const (
+	nameA = "iqn.2026-01.example:a"
+	nameB = "iqn.2026-01.example:b"
+)
+
+// direct is a back-end without a host: tests use the disk themselves.
+type direct struct {
+	mu      sync.Mutex
+	devices map[string]*directDevice
+	refuse  error
+}
+
+type directDevice struct {
+	of      *direct
+	path    string
+	disk    device.Disk
+	users   []device.User
+	updates []device.Geometry
+	gone    bool
+}
+
+func (d *direct) Name() string    { return "direct" }
+func (d *direct) Probe() error    { return d.refuse }
+func (d *direct) Clean() []string { return nil }
+func (d *direct) Attach(_ context.Context, disk device.Disk, n device.Name) (device.Device, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	dev := &directDevice{of: d, path: fmt.Sprintf("d%d-%d", n.Session, n.LUN), disk: disk}
+	d.devices[dev.path] = dev
+	return dev, nil
+}
+
+func (d *direct) get(path string) *directDevice {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.devices[path]
+}
+
+func (d *directDevice) Path() string { return d.path }
+func (d *directDevice) Update(g device.Geometry) error {
+	d.of.mu.Lock()
+	defer d.of.mu.Unlock()
+	d.updates = append(d.updates, g)
+	return nil
+}
+
+func (d *directDevice) Reserve() ([]device.User, error) {
+	d.of.mu.Lock()
+	defer d.of.mu.Unlock()
+	if len(d.users) > 0 {
+		return d.users, device.ErrInUse
+	}
+	return nil, nil
+}
+func (d *directDevice) Release()       {}
+func (d *directDevice) Outlives() bool { return false }
+func (d *directDevice) Detach() error {
+	d.of.mu.Lock()
+	defer d.of.mu.Unlock()
+	d.gone = true
+	delete(d.of.devices, d.path)
+	return nil
+}
+
+// io does one request and waits for it.
+func (d *directDevice) io(t *testing.T, op device.Op, off int64, data []byte) syscall.Errno {
+	t.Helper()
+	e, err := d.disk.Arena().Wait(len(data), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Free()
+	if op == device.Write {
+		copy(e.Bytes(), data)
+	}
+	done := make(queue, 1)
+	r := &device.Request{Op: op, Offset: off, Length: int64(len(data)), Data: e, Queue: done}
+	d.disk.Submit([]*device.Request{r})
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("a request was not completed within 30 s")
+	}
+	if op == device.Read {
+		copy(data, e.Bytes())
+	}
+	return r.Errno
+}
+
+type queue chan *device.Request
+
+func (q queue) Complete(done []*device.Request) {
+	for _, r := range done {
+		q <- r
+	}
+}
+
+// world is a daemon, a target and a back-end.
+type world struct {
+	t      *testing.T
+	d      *Daemon
+	host   *direct
+	target *target.Server
+	portal string
+	log    *bytes.Buffer
+	tun    *conf.Tunables
+}
+
+func newWorld(t *testing.T, change func(*target.Config)) *world {
+	t.Helper()
+	cfg := target.Config{Targets: []target.Target{
+		{Name: nameA, LUNs: []target.LUN{{Number: 0, Size: 8 << 20}, {Number: 3, Size: 4 << 20, BlockSize: 4096}}},
+		{Name: nameB, LUNs: []target.LUN{{Number: 0, Size: 1 << 20}}},
+	}}
+	if change != nil {
+		change(&cfg)
+	}
+	srv, err := target.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Serve(l)
+	w := &world{t: t, host: &direct{devices: map[string]*directDevice{}}, target: srv, portal: l.Addr().String(), log: &bytes.Buffer{}, tun: conf.NewTunables()}
+	var mu sync.Mutex
+	h := &LogHandler{Debug: func() bool { return true }, Write: func(l slog.Level, line string) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(w.log, "%v %s\n", l, line)
+	}}
+	w.d = New(Config{Version: "test", RunDir: t.TempDir(), Backends: []device.Backend{w.host}, Tunables: w.tun, Log: slog.New(h)})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		w.d.Stop(ctx)
+		srv.Close()
+		if t.Failed() {
+			mu.Lock()
+			t.Logf("log:\n%s", w.log)
+			mu.Unlock()
+		}
+	})
+	return w
+}
+
+func (w *world) conf(name string) conf.Session {
+	c := conf.NewSession()
+	c.InitiatorName, c.TargetName, c.TargetAddress = "iqn.2026-01.example:me", name, w.portal
+	return c
+}
+
+func (w *world) add(c conf.Session) uint32 {
+	w.t.Helper()
+	id, err := w.d.Add(c)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return id
+}
+
+// until waits for something to become true.
+func (w *world) until(what string, f func() bool) {
+	w.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+// session returns the listing of one session.
+func (w *world) session(id uint32) *control.Session {
+	for _, s := range w.d.List() {
+		if s.ID == id {
+			return &s
+		}
+	}
+	return nil
+}
+
+func (w *world) shows(id uint32, names ...string) func() bool {
+	return func() bool {
+		s := w.session(id)
+		if s == nil || !s.Connected && len(names) > 0 {
+			return false
+		}
+		var have []string
+		for _, d := range s.Devices {
+			have = append(have, d.Name)
+		}
+		return slices.Equal(have, names)
+	}
+}
+
+func code(err error) syscall.Errno {
+	var e *control.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return 0
+}
+
+func TestAddAndRemove(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.add(w.conf(nameA))
+	w.until("two disks", w.shows(id, "d1-0", "d1-3"))
+	if _, err := w.d.Add(w.conf(nameA)); code(err) != syscall.EBUSY || !strings.Contains(err.Error(), "(session 1)") {
+		t.Errorf("a duplicate: %v", err)
+	}
+	data := bytes.Repeat([]byte{0xa5}, 8192)
+	if errno := w.host.get("d1-3").io(t, device.Write, 4096, data); errno != 0 {
+		t.Fatal(errno)
+	}
+	back := make([]byte, 8192)
+	if errno := w.host.get("d1-3").io(t, device.Read, 4096, back); errno != 0 || !bytes.Equal(back, data) {
+		t.Fatalf("%v, or other data came back", errno)
+	}
+	s := w.session(id)
+	if c := s.Counters; c.Requests != 2 || c.BytesRead != 8192 || c.BytesWritten != 8192 || c.Errors != 0 {
+		t.Errorf("counters %+v", c)
+	}
+	link := filepath.Join(w.d.cfg.RunDir, "by-target", nameA, "lun3")
+	if to, err := os.Readlink(link); err != nil || to != "/dev/d1-3" {
+		t.Errorf("link to %q: %v", to, err)
+	}
+
+	dev := w.host.get("d1-0")
+	w.host.mu.Lock()
+	dev.users = []device.User{{What: "mounted on /mnt"}, {PID: 7, What: "process fio"}}
+	w.host.mu.Unlock()
+	removed, err := w.d.Remove(control.Selection{All: true})
+	if code(err) != syscall.EBUSY || len(removed) != 0 || !strings.Contains(err.Error(), "/dev/d1-0 by mounted on /mnt, process fio (pid 7)") {
+		t.Errorf("removal of a disk in use: %v, %v", removed, err)
+	}
+	if _, err := w.d.Remove(control.Selection{Target: nameB}); code(err) != syscall.ESRCH {
+		t.Errorf("removal of nothing: %v", err)
+	}
+	if removed, err := w.d.Remove(control.Selection{All: true, Force: true}); err != nil || !slices.Equal(removed, []uint32{1}) {
+		t.Errorf("removal by force: %v, %v", removed, err)
+	}
+	w.until("the target has no session", func() bool { return len(w.target.Sessions()) == 0 && w.host.get("d1-0") == nil })
+	if _, err := os.Readlink(link); err == nil {
+		t.Error("the link is still there")
+	}
+	if id := w.add(w.conf(nameA)); id != 2 {
+		t.Errorf("the next session has the id %d, want 2", id)
+	}
+}
+
+func TestModify(t *testing.T) {
+	w := newWorld(t, nil)
+	a, b := w.add(w.conf(nameA)), w.add(w.conf(nameB))
+	w.until("disks", func() bool { return w.shows(a, "d1-0", "d1-3")() && w.shows(b, "d2-0")() })
+	target, portal, off := nameA, "192.0.2.1", false
+	for _, c := range []struct {
+		id   uint32
+		m    control.Modification
+		want syscall.Errno
+	}{
+		{9, control.Modification{}, syscall.ESRCH},
+		{b, control.Modification{Target: &target}, syscall.EBUSY},
+		{b, control.Modification{Portal: new(string)}, syscall.EINVAL},
+	} {
+		if err := w.d.Modify(c.id, c.m); code(err) != c.want {
+			t.Errorf("%+v: %v, want %v", c.m, err, c.want)
+		}
+	}
+	// Disabled: the connection goes, the device stays and waits.
+	if err := w.d.Modify(b, control.Modification{Enable: &off}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("disconnection", func() bool { return !w.session(b).Connected })
+	if s := w.session(b); s.Enable || len(s.Devices) != 1 {
+		t.Errorf("%+v", s)
+	}
+	held := make(chan syscall.Errno, 1)
+	go func() { held <- w.host.get("d2-0").io(t, device.Read, 0, make([]byte, 512)) }()
+	on := true
+	if err := w.d.Modify(b, control.Modification{Enable: &on}); err != nil {
+		t.Fatal(err)
+	}
+	if errno := <-held; errno != 0 {
+		t.Errorf("a request of the time in between: %v", errno)
+	}
+	// Another portal, where nobody is: the id stays.
+	if err := w.d.Modify(b, control.Modification{Portal: &portal}); err != nil || w.session(b).TargetAddress != portal {
+		t.Errorf("%v, portal %s", err, w.session(b).TargetAddress)
+	}
+	// LUNs of the file's entry replace the whole.
+	c := w.conf(nameA)
+	c.LUNs = "3"
+	if err := w.d.Modify(a, control.Modification{Replace: &c}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("LUN 3 alone", w.shows(a, "d1-3"))
+}
+
+func TestIOWaitsForTheTarget(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.add(w.conf(nameB))
+	w.until("a disk", w.shows(id, "d1-0"))
+	dev := w.host.get("d1-0")
+	for i := range 4 {
+		want := bytes.Repeat([]byte{byte(i + 1)}, 4096)
+		go w.target.DropAll()
+		if errno := dev.io(t, device.Write, int64(i)*4096, want); errno != 0 {
+			t.Fatal(errno)
+		}
+		got := make([]byte, 4096)
+		if errno := dev.io(t, device.Read, int64(i)*4096, got); errno != 0 || !bytes.Equal(got, want) {
+			t.Fatalf("write %d: %v, or other data", i, errno)
+		}
+	}
+	if s := w.session(id); s.Counters.Errors != 0 || s.Counters.LastFailure == "" {
+		t.Errorf("%+v", s.Counters)
+	}
+}
+
+func TestRecoveryTimeout(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.conf(nameB)
+	c.RecoveryTimeout = 1
+	id := w.add(c)
+	w.until("a disk", w.shows(id, "d1-0"))
+	dev := w.host.get("d1-0")
+	w.target.Close()
+	before := time.Now()
+	errno := dev.io(t, device.Read, 0, make([]byte, 512))
+	if d := time.Since(before); errno != syscall.EIO || d > 5*time.Second {
+		t.Errorf("%v after %v, want EIO after about 1 s", errno, d)
+	}
+	if s := w.session(id); s.Reason == "" || len(s.Devices) != 1 || s.Counters.Errors != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestFailOnDisconnection(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.d.SetTunable("kern.iscsi.fail_on_disconnection", "1"); err != nil {
+		t.Fatal(err)
+	}
+	id := w.add(w.conf(nameB))
+	w.until("a disk", w.shows(id, "d1-0"))
+	first := w.host.get("d1-0")
+	w.target.DropAll()
+	w.until("another device of the disk", func() bool { d := w.host.get("d1-0"); return d != nil && d != first })
+	if !first.gone {
+		t.Error("the first device stays")
+	}
+}
+
+func TestChangesOfTheTarget(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.add(w.conf(nameB))
+	w.until("a disk", w.shows(id, "d1-0"))
+	dev := w.host.get("d1-0")
+	if err := w.target.Resize(nameB, 0, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	dev.io(t, device.Read, 0, make([]byte, 512)) // hears the unit attention
+	w.until("the new size", func() bool {
+		w.host.mu.Lock()
+		defer w.host.mu.Unlock()
+		return len(dev.updates) == 1 && dev.updates[0].Size == 2<<20
+	})
+	if err := w.target.AddLUN(nameB, target.LUN{Number: 5, Size: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.d.Rescan(t.Context(), control.Selection{All: true}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("LUN 5", w.shows(id, "d1-0", "d1-5"))
+	if err := w.target.RemoveLUN(nameB, 5); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.d.Rescan(t.Context(), control.Selection{ID: id}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("LUN 5 is gone", w.shows(id, "d1-0"))
+	if err := w.d.Rescan(t.Context(), control.Selection{ID: 99}); code(err) != syscall.ESRCH {
+		t.Errorf("rescan of nothing: %v", err)
+	}
+}
+
+func TestDiscovery(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.conf("")
+	c.Discovery, c.Nickname, c.HeaderDigest = true, "all", true
+	id := w.add(c)
+	w.until("sessions for both targets", func() bool {
+		l := w.d.List()
+		return len(l) == 2 && l[0].ID != id && l[0].Connected && l[1].Connected
+	})
+	for i, s := range w.d.List() {
+		if s.TargetName != []string{nameA, nameB}[i] || s.TargetAddress != w.portal || !s.HeaderDigest || s.Discovery {
+			t.Errorf("%+v", s)
+		}
+	}
+	// Again: those that are there stay, and the discovery session goes.
+	again := w.add(c)
+	w.until("the end of the discovery session", func() bool { return w.session(again) == nil })
+	if l := w.d.List(); len(l) != 2 {
+		t.Errorf("%d sessions", len(l))
+	}
+	found, err := w.d.Discover(t.Context(), w.conf(""))
+	if err != nil || len(found) != 2 || found[0].TargetName != nameA || found[0].Discovery {
+		t.Errorf("%+v, %v", found, err)
+	}
+	c.TargetAddress = "127.0.0.1:1"
+	dead := w.add(c)
+	w.until("the reason", func() bool { return w.session(dead).Reason == "connection refused" })
+	if _, err := w.d.Remove(control.Selection{ID: dead}); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.d.Discover(t.Context(), c); code(err) != syscall.EIO || !strings.Contains(err.Error(), "127.0.0.1:1: connection refused") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWithoutABackend(t *testing.T) {
+	w := newWorld(t, nil)
+	w.host.refuse = errors.New("not here")
+	id := w.add(w.conf(nameB))
+	w.until("the note", func() bool {
+		return slices.Contains(w.session(id).Notes, "LUN 0 has no device: direct: not here")
+	})
+}
+
+func TestTunables(t *testing.T) {
+	w := newWorld(t, nil)
+	if err := w.d.SetTunable("kern.iscsi.nonsense", "1"); code(err) != syscall.ENOENT {
+		t.Error(err)
+	}
+	if err := w.d.SetTunable("kern.iscsi.ping_timeout", "x"); code(err) != syscall.EINVAL {
+		t.Error(err)
+	}
+	if err := w.d.SetTunable("kern.iscsi.ping_timeout", "9"); err != nil {
+		t.Error(err)
+	}
+	i := slices.IndexFunc(w.d.Tunables(), func(t control.Tunable) bool { return t.Name == "kern.iscsi.ping_timeout" })
+	if i < 0 || w.d.Tunables()[i].Value != "9" || w.d.Tunables()[i].Default != "5" {
+		t.Errorf("%+v", w.d.Tunables())
+	}
+}
+
+func TestEscape(t *testing.T) {
+	for name, want := range map[string]string{
+		"iqn.2026-01.example:a_b=c": "iqn.2026-01.example:a_b=c",
+		"../../etc/passwd":          `\x2e.\x2f..\x2fetc\x2fpasswd`,
+		"..":                        `\x2e.`,
+		"a b\n\x00é":                `a\x20b\x0a\x00\xc3\xa9`,
+		`\`:                         `\x5c`,
+	} {
+		if got := escape(name); got != want {
+			t.Errorf("escape(%q) is %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestLogLines(t *testing.T) {
+	var lines []string
+	debug := false
+	log := slog.New(&LogHandler{Debug: func() bool { return debug }, Write: func(l slog.Level, line string) { lines = append(lines, line) }})
+	c := conf.Session{TargetName: nameA, TargetAddress: "10.0.0.1"}
+	s := log.With(slog.Any("session", who{3, c}))
+	s.Warn("something", "lun", 4)
+	log.Info("a\nb\x1b[2J")
+	s.Debug("unseen")
+	debug = true
+	s.Debug("seen")
+	want := []string{"10.0.0.1 (" + nameA + "): something lun=4", "a?b?[2J", "10.0.0.1 (" + nameA + "): seen"}
+	if !slices.Equal(lines, want) {
+		t.Errorf("%q, want %q", lines, want)
+	}
+}

@@ -1,0 +1,299 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"iscsictl/control"
+	"iscsictl/device"
+	"iscsictl/disk"
+)
+
+const (
+	attachTimeout = 30 * time.Second
+	// detachTimeout is how long a device that goes may wait for its last
+	// requests before they are failed.
+	detachTimeout = 5 * time.Second
+)
+
+// devices are what the host sees of one session's disks. Attaching and
+// detaching take time and do I/O of their own, so that they are done one after
+// the other by a goroutine of its own, in the order of the events.
+type devices struct {
+	e *entry
+
+	mu     sync.Mutex
+	idle   sync.Cond
+	jobs   []func()
+	busy   bool
+	shown  []*shown
+	failed map[uint64]string // by LUN: why it has no device
+}
+
+// shown is a disk that has a device.
+type shown struct {
+	disk     *disk.Disk
+	name     device.Name
+	dev      device.Device
+	backend  string
+	trouble  string // what the host could not be told
+	linkedAs string // target name of the link
+}
+
+func (v *devices) init(e *entry) {
+	v.e = e
+	v.idle.L = &v.mu
+	v.failed = map[uint64]string{}
+}
+
+// do has a job done after those before it.
+func (v *devices) do(job func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.jobs = append(v.jobs, job)
+	if !v.busy {
+		v.busy = true
+		go v.work()
+	}
+}
+
+func (v *devices) work() {
+	for {
+		v.mu.Lock()
+		if len(v.jobs) == 0 {
+			v.busy = false
+			v.idle.Broadcast()
+			v.mu.Unlock()
+			return
+		}
+		job := v.jobs[0]
+		v.jobs = v.jobs[1:]
+		v.mu.Unlock()
+		job()
+	}
+}
+
+// wait returns when all jobs are done.
+func (v *devices) wait() {
+	v.mu.Lock()
+	for v.busy {
+		v.idle.Wait()
+	}
+	v.mu.Unlock()
+}
+
+// DiskAdded implements disk.Events.
+func (v *devices) DiskAdded(d *disk.Disk) { v.do(func() { v.attach(d) }) }
+
+// DiskChanged implements disk.Events.
+func (v *devices) DiskChanged(d *disk.Disk, g device.Geometry) { v.do(func() { v.update(d, g) }) }
+
+// DiskRemoved implements disk.Events.
+func (v *devices) DiskRemoved(d *disk.Disk) {
+	v.do(func() {
+		if s := v.take(func(s *shown) bool { return s.disk == d }); s != nil {
+			v.detach(s)
+		}
+	})
+}
+
+// attach shows a disk by the first back-end that can.
+func (v *devices) attach(d *disk.Disk) {
+	e := v.e
+	target := e.target().TargetName
+	name := device.Name{Session: e.id, LUN: d.LUN(), Target: target, Serial: d.Serial()}
+	ctx, cancel := context.WithTimeout(e.d.ctx, attachTimeout)
+	defer cancel()
+	var errs []error
+	for _, b := range e.d.cfg.Backends {
+		if err := b.Probe(); err != nil {
+			e.log.Debug(fmt.Sprintf("device %s passed over: %v", b.Name(), err))
+			errs = append(errs, fmt.Errorf("%s: %w", b.Name(), err))
+			continue
+		}
+		dev, err := b.Attach(ctx, d, name)
+		if err != nil {
+			e.log.Warn(fmt.Sprintf("LUN %d cannot be shown as %s: %v", name.LUN, b.Name(), err))
+			errs = append(errs, fmt.Errorf("%s: %w", b.Name(), err))
+			continue
+		}
+		g := d.Geometry()
+		v.mu.Lock()
+		v.shown = append(v.shown, &shown{disk: d, name: name, dev: dev, backend: b.Name(), linkedAs: target})
+		slices.SortFunc(v.shown, func(a, b *shown) int { return int(a.name.LUN) - int(b.name.LUN) })
+		delete(v.failed, name.LUN)
+		v.mu.Unlock()
+		e.d.links.set(target, name.LUN, nodePath(dev))
+		e.log.Info(fmt.Sprintf("LUN %d is %s, %d bytes in blocks of %d", name.LUN, dev.Path(), g.Size, g.LogicalBlock))
+		return
+	}
+	v.mu.Lock()
+	v.failed[name.LUN] = errors.Join(errs...).Error()
+	v.mu.Unlock()
+	e.log.Error(fmt.Sprintf("LUN %d has no device: %v", name.LUN, errors.Join(errs...)))
+}
+
+// nodePath is the full path of a device.
+func nodePath(d device.Device) string {
+	if strings.HasPrefix(d.Path(), "/") {
+		return d.Path()
+	}
+	return "/dev/" + d.Path()
+}
+
+func (v *devices) update(d *disk.Disk, g device.Geometry) {
+	v.mu.Lock()
+	i := slices.IndexFunc(v.shown, func(s *shown) bool { return s.disk == d })
+	if i < 0 {
+		v.mu.Unlock()
+		return
+	}
+	s := v.shown[i]
+	v.mu.Unlock()
+	err := s.dev.Update(g)
+	v.mu.Lock()
+	s.trouble = ""
+	if err != nil {
+		s.trouble = err.Error()
+	}
+	v.mu.Unlock()
+	if err != nil {
+		v.e.log.Warn(fmt.Sprintf("LUN %d (%s) has changed: %v", s.name.LUN, s.dev.Path(), err))
+		return
+	}
+	v.e.log.Info(fmt.Sprintf("LUN %d (%s) has now %d bytes", s.name.LUN, s.dev.Path(), g.Size))
+}
+
+// take takes the first that matches off the list.
+func (v *devices) take(match func(*shown) bool) *shown {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	i := slices.IndexFunc(v.shown, match)
+	if i < 0 {
+		return nil
+	}
+	s := v.shown[i]
+	v.shown = slices.Delete(v.shown, i, i+1)
+	return s
+}
+
+func (v *devices) detach(s *shown) {
+	v.e.d.links.drop(s.linkedAs, s.name.LUN, nodePath(s.dev))
+	if err := s.dev.Detach(); err != nil {
+		v.e.log.Error(fmt.Sprintf("LUN %d (%s): %v", s.name.LUN, s.dev.Path(), err))
+		return
+	}
+	if !flush(s.disk) {
+		v.e.log.Warn(fmt.Sprintf("LUN %d (%s): its write cache could not be flushed", s.name.LUN, s.dev.Path()))
+	}
+	v.e.log.Info(fmt.Sprintf("LUN %d (%s) removed", s.name.LUN, s.dev.Path()))
+}
+
+// flush has the target make durable what was written, as far as that takes no
+// longer than detachTimeout.
+func flush(d *disk.Disk) bool {
+	done := make(flushed, 1)
+	r := &device.Request{Op: device.Flush, Queue: done}
+	d.Submit([]*device.Request{r})
+	select {
+	case <-done:
+		return r.Errno == 0
+	case <-time.After(detachTimeout):
+		return false
+	}
+}
+
+// flushed is the queue of a flush.
+type flushed chan struct{}
+
+func (f flushed) Complete([]*device.Request) { f <- struct{}{} }
+
+// clear detaches all, in the background.
+func (v *devices) clear() {
+	v.do(func() {
+		for s := v.take(every); s != nil; s = v.take(every) {
+			v.detach(s)
+		}
+	})
+}
+
+func every(*shown) bool { return true }
+
+// close detaches all and returns when that is done.
+func (v *devices) close() {
+	v.clear()
+	v.wait()
+}
+
+// reserve keeps new users away from all devices. Where one is in use it says by
+// whom, with device.ErrInUse, and nothing is kept.
+func (v *devices) reserve() error {
+	v.mu.Lock()
+	all := slices.Clone(v.shown)
+	v.mu.Unlock()
+	for i, s := range all {
+		users, err := s.dev.Reserve()
+		if err == nil {
+			continue
+		}
+		for _, kept := range all[:i] {
+			kept.dev.Release()
+		}
+		if len(users) == 0 {
+			return err
+		}
+		return fmt.Errorf("%w: %s by %s", device.ErrInUse, nodePath(s.dev), list(users))
+	}
+	return nil
+}
+
+// usersShown bounds how many users of a device are named.
+const usersShown = 8
+
+func list(users []device.User) string {
+	var names []string
+	for i, u := range users {
+		if i == usersShown {
+			names = append(names, fmt.Sprintf("%d more", len(users)-i))
+			break
+		}
+		if u.PID != 0 {
+			names = append(names, fmt.Sprintf("%s (pid %d)", u.What, u.PID))
+			continue
+		}
+		names = append(names, u.What)
+	}
+	return strings.Join(names, ", ")
+}
+
+// list returns what a client is shown.
+func (v *devices) list() []control.Device {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	list := make([]control.Device, 0, len(v.shown))
+	for _, s := range v.shown {
+		note := s.trouble
+		if note == "" && !s.dev.Outlives() {
+			note = "does not outlive iscsid"
+		}
+		list = append(list, control.Device{LUN: s.name.LUN, Name: s.dev.Path(), Backend: s.backend, Note: note})
+	}
+	return list
+}
+
+// notes says which disks have no device.
+func (v *devices) notes() []string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var notes []string
+	for lun, why := range v.failed {
+		notes = append(notes, fmt.Sprintf("LUN %d has no device: %s", lun, why))
+	}
+	slices.Sort(notes)
+	return notes
+}

@@ -1,0 +1,288 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"iscsictl/arena"
+	"iscsictl/conf"
+	"iscsictl/control"
+	"iscsictl/disk"
+	"iscsictl/session"
+)
+
+// entry is one session of the registry, with all that hangs on it. It handles
+// the session's events (session.Handler) and passes them on to the set of
+// logical units, whose events (disk.Events) make devices come and go.
+type entry struct {
+	d     *Daemon
+	id    uint32
+	log   *slog.Logger
+	arena *arena.Arena     // nil for discovery
+	conn  *session.Session // nil for discovery
+	find  *discoverer      // nil for a normal session
+	devs  devices
+
+	mu       sync.Mutex
+	disks    *disk.Set
+	past     disk.Stats // of sets that were closed
+	up       bool
+	closed   bool
+	recovery *time.Timer // until held requests fail
+}
+
+func (d *Daemon) newEntry(id uint32, c conf.Session) (*entry, error) {
+	e := &entry{d: d, id: id, log: d.cfg.Log.With(slog.Any("session", who{id, c}))}
+	cfg := session.Config{
+		ID: id, ISID: newISID(), Target: c, Tunables: d.cfg.Tunables, Dialer: d.dialer,
+		Handler: e, Log: e.log, Rand: randomness,
+		Attempts: d.attempts, AttemptTimeout: d.cfg.AttemptTimeout,
+	}
+	if c.Discovery {
+		e.find = newDiscoverer(e, cfg)
+		return e, nil
+	}
+	a, err := arena.New(int(d.cfg.Tunables.ArenaSize()))
+	if err != nil {
+		return nil, err
+	}
+	e.arena, cfg.Arena = a, a
+	e.devs.init(e)
+	e.conn = session.New(cfg)
+	if e.disks, err = e.newDisks(c); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return e, nil
+}
+
+// newDisks makes a set of logical units on the session.
+func (e *entry) newDisks(c conf.Session) (*disk.Set, error) {
+	set := disk.New(disk.Config{
+		Events: &e.devs, Log: e.log,
+		Select: func(lun uint64) bool { return len(c.LUNs) == 0 || c.LUNs.Contains(lun) },
+	})
+	return set, set.Bind(e.conn)
+}
+
+func (e *entry) start() {
+	if e.find != nil {
+		e.find.start()
+		return
+	}
+	e.conn.Start()
+}
+
+// target returns the entry's configuration.
+func (e *entry) target() conf.Session {
+	if e.find != nil {
+		return e.find.target()
+	}
+	return e.conn.Target()
+}
+
+func (e *entry) name() string {
+	t := e.target()
+	if t.Discovery {
+		return t.TargetAddress
+	}
+	return t.TargetName
+}
+
+// moved returns the address of a permanent redirection, or "".
+func (e *entry) moved() string {
+	if e.conn == nil {
+		return ""
+	}
+	return e.conn.Info().Moved
+}
+
+func (e *entry) reconfigure(c conf.Session) {
+	if e.find != nil {
+		e.find.reconfigure(c)
+		return
+	}
+	same := e.conn.Target().TargetName == c.TargetName && e.conn.Target().LUNs == c.LUNs
+	e.conn.Reconfigure(c)
+	if !same {
+		e.renew(errors.New("the session's target has changed"))
+	}
+}
+
+// renew fails all requests, takes the devices away and begins with a new set.
+func (e *entry) renew(err error) {
+	fresh, failed := e.newDisks(e.conn.Target())
+	if failed != nil {
+		e.log.Error(fmt.Sprintf("the disks stay: %v", failed))
+		return
+	}
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		fresh.Close()
+		return
+	}
+	old := e.disks
+	e.disks = fresh
+	e.past.Add(old.Stats())
+	e.mu.Unlock()
+	e.log.Warn(fmt.Sprintf("removing the disks: %v", err))
+	old.Close()
+	e.devs.clear()
+}
+
+func (e *entry) set() *disk.Set {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.disks
+}
+
+// Up implements session.Handler.
+func (e *entry) Up(nexus uint64) {
+	e.mu.Lock()
+	e.up = true
+	if e.recovery != nil {
+		e.recovery.Stop()
+		e.recovery = nil
+	}
+	set := e.disks
+	e.mu.Unlock()
+	set.Up(nexus)
+}
+
+// Down implements session.Handler.
+func (e *entry) Down(err error) {
+	e.mu.Lock()
+	was := e.up
+	e.up = false
+	set := e.disks
+	e.mu.Unlock()
+	set.Down(err)
+	if was && e.d.cfg.Tunables.FailOnDisconnection() && e.target().Enable {
+		e.renew(err)
+		return
+	}
+	e.armRecovery()
+}
+
+// Async implements session.Handler.
+func (e *entry) Async(lun uint64, sense []byte) { e.set().Async(lun, sense) }
+
+// armRecovery sees to it that requests fail when the session has been away for
+// as long as its recovery time-out says.
+func (e *entry) armRecovery() {
+	if e.find != nil {
+		return
+	}
+	limit := e.d.cfg.Tunables.RecoveryTimeout()
+	if own := e.target().RecoveryTimeout; own >= 0 {
+		limit = time.Duration(own) * time.Second
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.up || e.closed {
+		return
+	}
+	if limit == 0 {
+		if e.recovery != nil {
+			e.recovery.Stop()
+			e.recovery = nil
+		}
+		return
+	}
+	if e.recovery == nil {
+		e.recovery = time.AfterFunc(limit, func() { e.giveUp(limit) })
+	}
+}
+
+func (e *entry) giveUp(after time.Duration) {
+	e.mu.Lock()
+	up, set := e.up || e.closed, e.disks
+	e.mu.Unlock()
+	if up {
+		return
+	}
+	e.log.Error(fmt.Sprintf("not connected for %v (recovery time-out); requests fail until it is", after))
+	set.Fail(errors.New("recovery time-out"))
+}
+
+func (e *entry) rescan(ctx context.Context) error {
+	if e.conn == nil {
+		return nil
+	}
+	if !e.conn.Info().Connected {
+		return errors.New("not connected")
+	}
+	return e.set().Rescan(ctx)
+}
+
+// reserve keeps new users away from the entry's devices, unless one is in use.
+func (e *entry) reserve() error {
+	if e.find != nil {
+		return nil
+	}
+	return e.devs.reserve()
+}
+
+// close takes everything down: devices first, while their last writes can still
+// reach the target, then the session.
+func (e *entry) close() {
+	if e.find != nil {
+		e.find.close()
+		return
+	}
+	e.mu.Lock()
+	e.closed = true
+	set := e.disks
+	up := e.up
+	if e.recovery != nil {
+		e.recovery.Stop()
+	}
+	e.mu.Unlock()
+	if !up {
+		set.Fail(errors.New("session removed"))
+	}
+	stuck := time.AfterFunc(detachTimeout, func() {
+		e.conn.Close()
+		set.Fail(errors.New("session removed"))
+	})
+	e.devs.close()
+	stuck.Stop()
+	e.conn.Close()
+	set.Close()
+	if err := e.arena.Close(); err != nil {
+		e.log.Error(err.Error())
+	}
+	e.log.Info("removed")
+}
+
+// listing returns what a client is shown.
+func (e *entry) listing() control.Session {
+	l := control.NewSession()
+	c := e.target()
+	l.ID = e.id
+	configured(&l, c)
+	if e.find != nil {
+		l.Reason = e.find.reason()
+		return l
+	}
+	i := e.conn.Info()
+	connected(&l, i)
+	set := e.set()
+	l.Devices = e.devs.list()
+	if i.Connected {
+		l.Notes = append(set.Notes(), e.devs.notes()...)
+	}
+	e.mu.Lock()
+	stats := e.past
+	stats.Add(set.Stats())
+	e.mu.Unlock()
+	l.Counters = control.Counters{
+		Requests: stats.Requests, BytesRead: stats.BytesRead, BytesWritten: stats.BytesWritten, Errors: stats.Errors,
+		Reconnects: uint64(max(i.Connections-1, 0)), LastFailure: i.LastFailure, LastFailureTime: i.LastFailureAt,
+	}
+	return l
+}
