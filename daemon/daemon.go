@@ -167,7 +167,7 @@ func (d *Daemon) Remove(s control.Selection) ([]uint32, error) {
 			removed = append(removed, e.id)
 			go func() {
 				defer d.leaving.Done()
-				e.close()
+				e.close(false)
 			}()
 		}
 	}
@@ -283,7 +283,7 @@ func (d *Daemon) Stop(ctx context.Context) {
 		if d.forget(e) {
 			go func() {
 				defer d.leaving.Done()
-				e.close()
+				e.close(true)
 			}()
 		}
 	}

@@ -228,8 +228,10 @@ func (e *entry) reserve() error {
 }
 
 // close takes everything down: devices first, while their last writes can still
-// reach the target, then the session.
-func (e *entry) close() {
+// reach the target, then the session. Requests that wait for a session that is
+// not connected are failed, unless that is not wanted when the daemon stops:
+// then they have until detachTimeout.
+func (e *entry) close(stopping bool) {
 	if e.find != nil {
 		e.find.close()
 		return
@@ -242,7 +244,7 @@ func (e *entry) close() {
 		e.recovery.Stop()
 	}
 	e.mu.Unlock()
-	if !up {
+	if !up && (!stopping || e.d.cfg.Tunables.FailOnShutdown()) {
 		set.Fail(errors.New("session removed"))
 	}
 	stuck := time.AfterFunc(detachTimeout, func() {

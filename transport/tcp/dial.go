@@ -2,12 +2,12 @@ package tcp
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -111,11 +111,8 @@ func (l *loginConn) Send(h *iscsi.BHS, data []byte) error {
 }
 
 func (l *loginConn) Receive() (h iscsi.BHS, data []byte, err error) {
-	if n, err := io.ReadFull(l.tcp, h[:]); err != nil {
-		return h, nil, ended(err, n)
-	}
-	if speaks := otherProtocol(h[:]); speaks != "" {
-		return h, nil, fmt.Errorf("the portal does not speak iSCSI: it answered as %s", speaks)
+	if err := l.header(&h); err != nil {
+		return h, nil, err
 	}
 	n := h.DataSegmentLength()
 	if n > loginDataMax {
@@ -130,12 +127,31 @@ func (l *loginConn) Receive() (h iscsi.BHS, data []byte, err error) {
 	return h, l.data[:n], nil
 }
 
+// header receives a header. Other services are told by their first bytes: many
+// say less than a header has, and wait.
+func (l *loginConn) header(h *iscsi.BHS) error {
+	for got, least := 0, bannerMin; got < len(h); least = len(h) {
+		n, err := io.ReadAtLeast(l.tcp, h[got:], least-got)
+		got += n
+		if speaks := otherProtocol(h[:got]); speaks != "" {
+			return fmt.Errorf("the portal does not speak iSCSI: it answered as %s", speaks)
+		}
+		if err != nil {
+			return ended(err, got)
+		}
+	}
+	return nil
+}
+
+// bannerMin is how many bytes tell another service, at least.
+const bannerMin = 8
+
 // ended words the end of a connection within a login PDU, of which got bytes
 // were received.
 func ended(err error, got int) error {
 	switch {
 	case err == io.EOF && got == 0:
-		return errors.New("the target closed the connection")
+		return errClosed
 	case err == io.EOF, err == io.ErrUnexpectedEOF:
 		return fmt.Errorf("the target closed the connection in the middle of a PDU, after %d bytes of it (does the portal speak iSCSI?)", got)
 	}
@@ -144,19 +160,19 @@ func ended(err error, got int) error {
 
 // otherProtocol recognizes servers that are often found on a mistaken port.
 func otherProtocol(head []byte) string {
-	switch s := string(head); {
-	case s[:4] == "SSH-":
-		return "an SSH server"
-	case s[:5] == "HTTP/":
-		return "a web server"
-	case s[:4] == "220 ":
-		return "a mail or FTP server"
-	case s[0] == 0x15 && s[1] == 3, s[0] == 0x16 && s[1] == 3:
-		return "a TLS server"
-	case binary.BigEndian.Uint64(head) == 0x4e42444d41474943:
-		return "an NBD server"
-	case s[:13] == "MPA ID Rep Fr":
-		return "an iWARP listener (Protocol = iSER)"
+	for _, known := range []struct{ start, name string }{
+		{"SSH-", "an SSH server"},
+		{"HTTP/", "a web server"},
+		{"220 ", "a mail or FTP server"},
+		{"220-", "a mail or FTP server"},
+		{"\x15\x03", "a TLS server"},
+		{"\x16\x03", "a TLS server"},
+		{"NBDMAGIC", "an NBD server"},
+		{"MPA ID Rep Fr", "an iWARP listener (Protocol = iSER)"},
+	} {
+		if strings.HasPrefix(string(head), known.start) {
+			return known.name
+		}
 	}
 	return ""
 }

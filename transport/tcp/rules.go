@@ -29,6 +29,11 @@ type rules struct {
 	tasks   []taskState
 	send    sendQueue
 	failed  error // why the connection is to be given up
+
+	// What is being encoded, and the result of the task that ends: in one
+	// place each, so that none is allocated.
+	header iscsi.BHS
+	result transport.Result
 }
 
 func (m *rules) init(p transport.Params, s transport.Session, tasks int) {
@@ -54,9 +59,8 @@ func (m *rules) Command(t *transport.Task) {
 	c.Final = unsolicited == immediate
 	c.AHSLength, c.DataSegmentLength = 0, immediate
 	m.tasks[t.Index] = taskState{task: t, sent: unsolicited}
-	var h iscsi.BHS
-	c.Encode(&h)
-	m.send.put(&h, t.Out.Bytes()[:immediate], uint32(t.Index))
+	c.Encode(&m.header)
+	m.send.put(&m.header, t.Out.Bytes()[:immediate], uint32(t.Index))
 	if unsolicited > immediate {
 		m.dataOut(t, iscsi.ReservedTag, immediate, unsolicited)
 	}
@@ -73,13 +77,12 @@ func (m *rules) dataOut(t *transport.Task, targetTransferTag uint32, from, to in
 	if targetTransferTag != iscsi.ReservedTag {
 		d.LUN = t.Command.LUN
 	}
-	var h iscsi.BHS
 	for from < to {
 		n := min(to-from, m.params.MaxSendDataSegmentLength)
 		d.BufferOffset, d.DataSegmentLength = uint32(from), n
 		d.Final = from+n == to
-		d.Encode(&h)
-		m.send.put(&h, out[from:from+n], uint32(t.Index))
+		d.Encode(&m.header)
+		m.send.put(&m.header, out[from:from+n], uint32(t.Index))
 		from += n
 		d.DataSN++
 	}
@@ -96,31 +99,33 @@ func (m *rules) Control(h *iscsi.BHS, data []byte) {
 // Abort implements transport.Mover.
 func (m *rules) Abort(t *transport.Task) {
 	// The lock is held and the task is known: Done cannot fail.
-	_ = m.end(t, &transport.Result{Aborted: true})
+	m.result = transport.Result{Aborted: true}
+	_ = m.end(t)
 }
 
-// end tells the session of a task's end, at once or when the last of its
-// payloads has left the queue.
-func (m *rules) end(t *transport.Task, r *transport.Result) error {
+// end tells the session of a task's end, which is in m.result: at once, or when
+// the last of the task's payloads has left the queue.
+func (m *rules) end(t *transport.Task) error {
 	if m.send.hold(uint32(t.Index)) {
 		st := &m.tasks[t.Index]
-		st.response = *r
-		st.response.Sense = bytes.Clone(r.Sense)
+		st.response = m.result
+		st.response.Sense = bytes.Clone(m.result.Sense)
 		return nil
 	}
 	m.tasks[t.Index].task = nil
-	return m.session.Done(t, r)
+	return m.session.Done(t, &m.result)
 }
 
 // released ends a task whose end has waited for its payloads.
 func (m *rules) released(index uint32) error {
 	st := &m.tasks[index]
-	t, r := st.task, st.response
+	t := st.task
+	m.result = st.response
 	st.task, st.response = nil, transport.Result{}
 	if t == nil {
 		return nil
 	}
-	return m.session.Done(t, &r)
+	return m.session.Done(t, &m.result)
 }
 
 // lookup finds the task that a PDU of the target belongs to.
@@ -173,12 +178,13 @@ func (m *rules) dataInDone(h *iscsi.BHS) error {
 	if !d.HasStatus {
 		return nil
 	}
-	return m.end(st.task, &transport.Result{
+	m.result = transport.Result{
 		Response: iscsi.ResponseCompleted,
 		Status:   d.Status,
 		Overflow: d.Overflow, Underflow: d.Underflow, Residual: d.Residual,
 		Received: st.received,
-	})
+	}
+	return m.end(st.task)
 }
 
 // pdu implements sink.
@@ -213,13 +219,14 @@ func (m *rules) scsiResponse(h *iscsi.BHS, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return m.end(st.task, &transport.Result{
+	m.result = transport.Result{
 		Response: p.Response,
 		Status:   p.Status,
 		Overflow: p.Overflow, Underflow: p.Underflow, Residual: p.Residual,
 		Received: st.received,
 		Sense:    sense,
-	})
+	}
+	return m.end(st.task)
 }
 
 // r2t answers a Ready To Transfer (§11.8) with the data that it asks for. With

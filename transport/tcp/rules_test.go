@@ -473,6 +473,42 @@ func TestEndlessPings(t *testing.T) {
 	}
 }
 
+func TestTaskDoesNotAllocate(t *testing.T) {
+	p := defaults()
+	p.HeaderDigest, p.DataDigest = true, true
+	s := newStand(t, p)
+	in := s.command(1, 0, 8192)
+	out := s.command(2, 20000, 0)
+	s.sent()
+	data := pdu(&iscsi.DataIn{InitiatorTaskTag: 1, HasStatus: true, Final: true}, make([]byte, 8192), true, true)
+	ready := pdu(&iscsi.R2T{InitiatorTaskTag: 2, TargetTransferTag: 7, BufferOffset: 8192, DesiredLength: 11808}, nil, true, true)
+	end := pdu(&iscsi.SCSIResponse{InitiatorTaskTag: 2}, nil, true, true)
+	write := func() {
+		if s.rules.send.take() != nil {
+			s.rules.send.written()
+			s.rules.send.done()
+		}
+	}
+	if n := testing.AllocsPerRun(1000, func() {
+		s.table.tasks[1], s.table.tasks[2] = in, out
+		s.table.numbers = s.table.numbers[:0]
+		s.rules.Command(in)
+		s.rules.Command(out)
+		write()
+		for _, b := range [][]byte{data, ready} {
+			if err := s.feed(b, whole); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write()
+		if err := s.feed(end, whole); err != nil {
+			t.Fatal(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations for a read and a write", n)
+	}
+}
+
 func FuzzReceive(f *testing.F) {
 	f.Add(pdu(&iscsi.DataIn{InitiatorTaskTag: 1, HasStatus: true, Final: true}, make([]byte, 100), false, false), uint8(7), false)
 	f.Add(pdu(&iscsi.R2T{InitiatorTaskTag: 2, DesiredLength: 100, BufferOffset: 8192}, nil, true, false), uint8(1), true)

@@ -1,7 +1,7 @@
 package tcp
 
 import (
-	"io"
+	"errors"
 	"syscall"
 	"unsafe"
 
@@ -50,6 +50,8 @@ func advance(v []unix.Iovec, n uint64) []unix.Iovec {
 	return v
 }
 
+var errClosed = errors.New("the target closed the connection")
+
 // readv reads once into the vector's one or two pieces.
 func readv(fd uintptr, v []unix.Iovec) (int, error) {
 	for {
@@ -59,7 +61,7 @@ func readv(fd uintptr, v []unix.Iovec) (int, error) {
 		case errno != 0:
 			return 0, errno
 		case n == 0:
-			return 0, io.EOF
+			return 0, errClosed
 		default:
 			return int(n), nil
 		}
