@@ -23,7 +23,9 @@ import (
 // Config is what a daemon is made of.
 type Config struct {
 	Version        string
-	RunDir         string // /run/iscsid: what is ours while we run is below it
+	RunDir         string          // /run/iscsid: what is ours while we run is below it
+	StateDir       string          // /var/lib/iscsid: what must outlive us
+	Pinned         map[string]bool // tunables of the command line, which win over saved ones
 	Backends       []device.Backend
 	Tunables       *conf.Tunables
 	MaxAttempts    int           // logins at once; 0: no limit
@@ -36,6 +38,7 @@ type Daemon struct {
 	cfg      Config
 	attempts chan struct{} // nil: no limit
 	links    links
+	keeper   keeper
 	ctx      context.Context // ended by Stop
 	cancel   context.CancelFunc
 
@@ -49,6 +52,7 @@ type Daemon struct {
 // New makes a daemon without sessions.
 func New(cfg Config) *Daemon {
 	d := &Daemon{cfg: cfg, entries: map[uint32]*entry{}, links: links{dir: filepath.Join(cfg.RunDir, "by-target")}}
+	d.keeper.store.dir = cfg.StateDir
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if cfg.MaxAttempts > 0 {
 		d.attempts = make(chan struct{}, cfg.MaxAttempts)
@@ -74,22 +78,32 @@ func (d *Daemon) Add(c conf.Session) (uint32, error) {
 	if err := d.check(c); err != nil {
 		return 0, err
 	}
+	e, err := d.register(c)
+	if err != nil {
+		return 0, err
+	}
+	d.save() // its id is not to be used again, whatever comes
+	e.start()
+	return e.id, nil
+}
+
+// register makes an entry, which is to be started.
+func (d *Daemon) register(c conf.Session) (*entry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopping {
-		return 0, control.Errorf(syscall.ESHUTDOWN, "iscsid is stopping")
+		return nil, control.Errorf(syscall.ESHUTDOWN, "iscsid is stopping")
 	}
 	if twin := d.twin(c, nil); twin != nil {
-		return 0, busy(c, twin)
+		return nil, busy(c, twin)
 	}
 	d.lastID++
-	e, err := d.newEntry(d.lastID, c)
+	e, err := d.newEntry(d.lastID, newISID(), c)
 	if err != nil {
-		return 0, control.Errorf(syscall.ENOMEM, "%v", err)
+		return nil, control.Errorf(syscall.ENOMEM, "%v", err)
 	}
 	d.entries[e.id] = e
-	e.start()
-	return e.id, nil
+	return e, nil
 }
 
 // check refuses what no session can be made of.
@@ -126,6 +140,7 @@ func busy(c conf.Session, twin *entry) error {
 
 // Modify implements control.Handler.
 func (d *Daemon) Modify(id uint32, m control.Modification) error {
+	defer d.save()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	e := d.entries[id]
@@ -171,6 +186,7 @@ func (d *Daemon) Remove(s control.Selection) ([]uint32, error) {
 			}()
 		}
 	}
+	d.save()
 	if len(refused) > 0 {
 		return removed, control.Errorf(syscall.EBUSY, "%s", strings.Join(refused, "; "))
 	}
@@ -263,6 +279,7 @@ func (d *Daemon) SetTunable(name, value string) error {
 	if err := d.cfg.Tunables.Set(name, value); err != nil {
 		return control.Errorf(syscall.EINVAL, "%v", err)
 	}
+	d.save()
 	for _, e := range d.all() {
 		e.armRecovery()
 	}
@@ -287,6 +304,7 @@ func (d *Daemon) Stop(ctx context.Context) {
 			}()
 		}
 	}
+	d.save()
 	done := make(chan struct{})
 	go func() {
 		d.leaving.Wait()

@@ -126,7 +126,7 @@ type world struct {
 	host   *direct
 	target *target.Server
 	portal string
-	log    *bytes.Buffer
+	log    journal
 	tun    *conf.Tunables
 }
 
@@ -148,13 +148,8 @@ func newWorld(t *testing.T, change func(*target.Config)) *world {
 		t.Fatal(err)
 	}
 	go srv.Serve(l)
-	w := &world{t: t, host: &direct{devices: map[string]*directDevice{}}, target: srv, portal: l.Addr().String(), log: &bytes.Buffer{}, tun: conf.NewTunables()}
-	var mu sync.Mutex
-	h := &LogHandler{Debug: func() bool { return true }, Write: func(l slog.Level, line string) {
-		mu.Lock()
-		defer mu.Unlock()
-		fmt.Fprintf(w.log, "%v %s\n", l, line)
-	}}
+	w := &world{t: t, host: &direct{devices: map[string]*directDevice{}}, target: srv, portal: l.Addr().String(), tun: conf.NewTunables()}
+	h := &LogHandler{Debug: func() bool { return true }, Write: w.log.write}
 	w.d = New(Config{Version: "test", RunDir: t.TempDir(), Backends: []device.Backend{w.host}, Tunables: w.tun, Log: slog.New(h)})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -162,12 +157,28 @@ func newWorld(t *testing.T, change func(*target.Config)) *world {
 		w.d.Stop(ctx)
 		srv.Close()
 		if t.Failed() {
-			mu.Lock()
-			t.Logf("log:\n%s", w.log)
-			mu.Unlock()
+			t.Logf("log:\n%s", w.log.String())
 		}
 	})
 	return w
+}
+
+// journal keeps what is logged.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) write(l slog.Level, line string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	fmt.Fprintf(&j.text, "%v %s\n", l, line)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
 }
 
 func (w *world) conf(name string) conf.Session {

@@ -33,6 +33,9 @@ type devices struct {
 	busy   bool
 	shown  []*shown
 	failed map[uint64]string // by LUN: why it has no device
+	// expected are devices that an earlier daemon has left, whose disks were
+	// not found yet.
+	expected []savedDevice
 }
 
 // shown is a disk that has a device.
@@ -168,6 +171,22 @@ func (v *devices) update(d *disk.Disk, g device.Geometry) {
 	}
 	v.e.log.Info(fmt.Sprintf("LUN %d (%s) has now %d bytes", s.name.LUN, s.dev.Path(), g.Size))
 }
+
+// saved returns the devices that go on existing when the daemon dies.
+func (v *devices) saved() []savedDevice {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	list := slices.Clone(v.expected)
+	for _, s := range v.shown {
+		if s.dev.Outlives() {
+			list = append(list, savedDevice{LUN: s.name.LUN, Backend: s.backend, Path: s.dev.Path(), Identity: s.disk.Identity()})
+		}
+	}
+	return list
+}
+
+// expect names the devices that an earlier daemon has left for our disks.
+func (v *devices) expect(list []savedDevice) { v.expected = list }
 
 // take takes the first that matches off the list.
 func (v *devices) take(match func(*shown) bool) *shown {

@@ -89,6 +89,7 @@ func (f *discoverer) run() {
 			f.setReason("")
 			if err = f.once(); err == nil {
 				if f.e.d.forget(f.e) {
+					f.e.d.save()
 					f.e.d.leaving.Done()
 				}
 				return

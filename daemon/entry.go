@@ -21,6 +21,7 @@ import (
 type entry struct {
 	d     *Daemon
 	id    uint32
+	isid  [6]byte
 	log   *slog.Logger
 	arena *arena.Arena     // nil for discovery
 	conn  *session.Session // nil for discovery
@@ -35,10 +36,10 @@ type entry struct {
 	recovery *time.Timer // until held requests fail
 }
 
-func (d *Daemon) newEntry(id uint32, c conf.Session) (*entry, error) {
-	e := &entry{d: d, id: id, log: d.cfg.Log.With(slog.Any("session", who{id, c}))}
+func (d *Daemon) newEntry(id uint32, isid [6]byte, c conf.Session) (*entry, error) {
+	e := &entry{d: d, id: id, isid: isid, log: d.cfg.Log.With(slog.Any("session", who{id, c}))}
 	cfg := session.Config{
-		ID: id, ISID: newISID(), Target: c, Tunables: d.cfg.Tunables, Dialer: d.dialer,
+		ID: id, ISID: isid, Target: c, Tunables: d.cfg.Tunables, Dialer: d.dialer,
 		Handler: e, Log: e.log, Rand: randomness,
 		Attempts: d.attempts, AttemptTimeout: d.cfg.AttemptTimeout,
 	}

@@ -67,6 +67,10 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	backends, err := backends(o, log)
+	if err != nil {
+		return err
+	}
 	listener, err := listen(o)
 	if err != nil {
 		return err
@@ -75,16 +79,12 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 		listener.Close()
 		return err
 	}
-	backends, err := backends(o, log)
-	if err != nil {
-		listener.Close()
-		return err
-	}
 	d := daemon.New(daemon.Config{
-		Version: version, RunDir: o.runDir, Backends: backends, Tunables: o.tunables,
+		Version: version, RunDir: o.runDir, StateDir: o.stateDir, Pinned: o.pinned, Backends: backends, Tunables: o.tunables,
 		MaxAttempts: o.maxAttempts, AttemptTimeout: o.attemptTimeout, Log: log,
 	})
 	d.Clean()
+	d.Restore()
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)

@@ -22,18 +22,27 @@ type options struct {
 	maxAttempts    int
 	attemptTimeout time.Duration
 	runDir         string
+	stateDir       string
+	pinned         map[string]bool // tunables that were given
 	socket         string
 	device         string // "": the best there is
 	tunables       *conf.Tunables
 }
 
-const usage = "usage: iscsid [-P pidfile] [-d] [-m maxproc] [-t seconds] [-l loglevel] [-o name=value] [--socket path] [--run directory]\n"
+// Where things are by default.
+const (
+	defaultRunDir   = "/run/iscsid"
+	defaultStateDir = "/var/lib/iscsid"
+)
+
+const usage = "usage: iscsid [-P pidfile] [-d] [-m maxproc] [-t seconds] [-l loglevel] [-o name=value] [--socket path] [--run directory] [--state directory]\n"
 
 // parse reads the command line. It returns nil where the answer was given
 // already (--help, --version).
 func parse(args []string, stdout, stderr io.Writer) (*options, error) {
-	o := &options{tunables: conf.NewTunables()}
+	o := &options{tunables: conf.NewTunables(), pinned: map[string]bool{}}
 	var done bool
+	cli.HelpFlag = nil // ours prints the usage, and is answered in Action
 	app := &cli.App{
 		Name: "iscsid", HideHelp: true, HideVersion: true, Writer: stdout, ErrWriter: stderr,
 		UseShortOptionHandling: true,
@@ -47,7 +56,8 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 			&cli.StringFlag{Name: "t", Value: "60"},
 			&cli.StringSliceFlag{Name: "o"},
 			&cli.StringFlag{Name: "socket"},
-			&cli.StringFlag{Name: "run", Value: "/run/iscsid"},
+			&cli.StringFlag{Name: "run", Value: defaultRunDir},
+			&cli.StringFlag{Name: "state"},
 			&cli.BoolFlag{Name: "version"},
 			&cli.BoolFlag{Name: "help"},
 		},
@@ -111,7 +121,7 @@ func longs(args []string) []string {
 		return args
 	}
 	n := 1
-	if (args[0] == "--socket" || args[0] == "--run") && len(args) > 1 {
+	if (args[0] == "--socket" || args[0] == "--run" || args[0] == "--state") && len(args) > 1 {
 		n = 2
 	}
 	return append(append([]string(nil), args[:n]...), words(append([]string{""}, args[n:]...))[1:]...)
@@ -122,11 +132,17 @@ func (o *options) take(c *cli.Context) (err error) {
 	o.foreground = c.Bool("d")
 	o.pidFile = c.String("P")
 	o.runDir = c.String("run")
+	if o.stateDir = c.String("state"); o.stateDir == "" {
+		o.stateDir = defaultStateDir
+		if o.runDir != defaultRunDir { // a daemon of its own has a state of its own
+			o.stateDir = filepath.Join(o.runDir, "state")
+		}
+	}
 	if o.socket = c.String("socket"); o.socket == "" {
 		o.socket = filepath.Join(o.runDir, "control.sock")
 	}
 	// The daemon leaves the directory that it was started in.
-	for _, path := range []*string{&o.pidFile, &o.runDir, &o.socket} {
+	for _, path := range []*string{&o.pidFile, &o.runDir, &o.stateDir, &o.socket} {
 		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
@@ -153,6 +169,7 @@ func (o *options) take(c *cli.Context) (err error) {
 			if err := o.tunables.Set(name, value); err != nil {
 				return fmt.Errorf("-o %s: %w", setting, err)
 			}
+			o.pinned[name] = true
 		}
 	}
 	return nil
