@@ -16,8 +16,6 @@ import (
 	"iscsictl/conf"
 	"iscsictl/control"
 	"iscsictl/device"
-	"iscsictl/transport"
-	"iscsictl/transport/tcp"
 )
 
 // Config is what a daemon is made of.
@@ -111,13 +109,7 @@ func (d *Daemon) check(c conf.Session) error {
 	if err := c.Validate(); err != nil {
 		return control.Errorf(syscall.EINVAL, "%v", err)
 	}
-	if c.ISER {
-		return control.Errorf(syscall.EPROTONOSUPPORT, "Protocol = iSER is not available in this version; use Protocol = iSCSI")
-	}
-	if c.Offload != "" && !strings.EqualFold(c.Offload, "none") {
-		return control.Errorf(syscall.EINVAL, "there is no offload driver %q here; leave Offload out", c.Offload)
-	}
-	return nil
+	return checkOffload(c)
 }
 
 // twin finds a session of the same kind, portal and target.
@@ -316,9 +308,6 @@ func (d *Daemon) Stop(ctx context.Context) {
 		d.cfg.Log.Warn("time for stopping is up; what is left goes with the process")
 	}
 }
-
-// dialer returns what connects a session.
-func (d *Daemon) dialer(conf.Session) transport.Dialer { return tcp.Dialer{} }
 
 // randomness is where challenges and identifiers come from.
 var randomness = rand.Reader

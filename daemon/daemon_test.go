@@ -446,11 +446,11 @@ func TestDiscovery(t *testing.T) {
 	}
 	c.TargetAddress = "127.0.0.1:1"
 	dead := w.add(c)
-	w.until("the reason", func() bool { return w.session(dead).Reason == "connection refused" })
+	w.until("the reason", func() bool { return w.session(dead).Reason == "Connection refused" })
 	if _, err := w.d.Remove(control.Selection{ID: dead}); err != nil {
 		t.Error(err)
 	}
-	if _, err := w.d.Discover(t.Context(), c); code(err) != syscall.EIO || !strings.Contains(err.Error(), "127.0.0.1:1: connection refused") {
+	if _, err := w.d.Discover(t.Context(), c); code(err) != syscall.EIO || !strings.Contains(err.Error(), "127.0.0.1:1: Connection refused") {
 		t.Errorf("%v", err)
 	}
 }

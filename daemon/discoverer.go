@@ -97,10 +97,10 @@ func (f *discoverer) run() {
 			if f.ctx.Err() != nil {
 				return
 			}
-			if f.reason() != err.Error() {
-				f.e.log.Warn(fmt.Sprintf("discovery: %v; trying again", err))
+			if f.reason() != session.Text(err) {
+				f.e.log.Warn(fmt.Sprintf("discovery: %s; trying again", session.Text(err)))
 			}
-			f.setReason(err.Error())
+			f.setReason(session.Text(err))
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -143,7 +143,7 @@ func (d *Daemon) Discover(ctx context.Context, c conf.Session) ([]conf.Session, 
 	cfg := session.Config{ISID: newISID(), Target: c, Tunables: d.cfg.Tunables, Dialer: d.dialer, Log: d.cfg.Log, Rand: randomness, AttemptTimeout: d.cfg.AttemptTimeout}
 	found, err := discover(ctx, cfg)
 	if err != nil {
-		return nil, control.Errorf(syscall.EIO, "discovery at %s: %v", c.TargetAddress, err)
+		return nil, control.Errorf(syscall.EIO, "discovery at %s: %s", c.TargetAddress, session.Text(err))
 	}
 	return found, nil
 }

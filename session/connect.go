@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"iscsictl/conf"
@@ -45,9 +47,9 @@ func (e *movedError) Unwrap() error { return e.err }
 
 // attempt connects and logs in, following redirections.
 func (s *Session) attempt(ctx context.Context, target conf.Session) error {
-	if s.cfg.AttemptTimeout > 0 {
+	if limit := s.attemptTimeout(); limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, s.cfg.AttemptTimeout, errLoginTimeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, errLoginTimeout)
 		defer cancel()
 	}
 	s.mu.Lock()
@@ -88,6 +90,16 @@ func (s *Session) attempt(ctx context.Context, target conf.Session) error {
 		}
 	}
 	return &movedError{to: address, permanent: moved != nil && moved.permanent, err: errors.New("redirected in a circle")}
+}
+
+// attemptTimeout bounds an attempt: by the daemon's option and by the tunable,
+// each of which may be 0 for no bound.
+func (s *Session) attemptTimeout() time.Duration {
+	own, tunable := s.cfg.AttemptTimeout, s.cfg.Tunables.ISCSIDTimeout()
+	if own == 0 || tunable > 0 && tunable < own {
+		return tunable
+	}
+	return own
 }
 
 func (s *Session) remember(f func(*memory, *Info)) {
@@ -142,28 +154,34 @@ func (s *Session) enable(conn transport.Conn, r login.Result) {
 
 // failed notes that an attempt has failed.
 func (s *Session) failed(target conf.Session, err error) {
-	s.note(err)
+	line := ""
+	if errors.Is(err, errLoginTimeout) {
+		line = fmt.Sprintf("login timed out after %d seconds; reconnecting%s", s.loginTimeout(target)/time.Second, advice(err))
+	}
+	s.note(err, line)
 	s.cfg.Handler.Down(err)
 }
 
 // dropped notes that a connection has ended.
 func (s *Session) dropped(err error) {
-	if errors.Is(err, errLoggedOut) || errors.Is(err, errReconfigured) {
+	switch {
+	case errors.Is(err, errLoggedOut), errors.Is(err, errReconfigured):
 		s.logger().Info("logged out")
-		s.remember(func(_ *memory, i *Info) { i.Reason = Waiting })
-	} else {
-		s.note(fmt.Errorf("%w: %w", errConnectionLost, err))
-		s.remember(func(_ *memory, i *Info) { i.Reason = Waiting })
+	case errors.Is(err, errNoPingReply):
+		s.note(err, err.Error()+"; reconnecting")
+	default:
+		s.note(fmt.Errorf("%w: %s", errConnectionLost, Text(err)), fmt.Sprintf("connection error: %s; reconnecting", Text(err)))
 	}
+	s.remember(func(_ *memory, i *Info) { i.Reason = Waiting })
 	s.cfg.Handler.Down(err)
 }
 
-// note keeps a failure for the listing, and logs it where it is a new one.
-func (s *Session) note(err error) {
-	text := err.Error()
+// note keeps a failure for the listing, and logs a line where it is a new one.
+func (s *Session) note(err error, line string) {
+	text := Text(err)
 	var moved *movedError
 	if errors.As(err, &moved) && moved.err != nil {
-		text = fmt.Sprintf("%v to %s: %v", err, moved.to, moved.err)
+		text = fmt.Sprintf("%v to %s: %s", err, moved.to, Text(moved.err))
 	}
 	s.mu.Lock()
 	i := &s.info
@@ -173,9 +191,21 @@ func (s *Session) note(err error) {
 		i.LastFailureAt = time.Now()
 	}
 	s.mu.Unlock()
-	if news {
-		s.logger().Warn(text + "; trying again" + advice(err))
+	if line == "" {
+		line = text + "; trying again" + advice(err)
 	}
+	if news {
+		s.logger().Warn(line)
+	}
+}
+
+// Text is an error's text, as listings and logs have it; the operating system's own as strerror(3) spells it.
+func Text(err error) string {
+	text := err.Error()
+	if no := syscall.Errno(0); errors.As(err, &no) && text == no.Error() {
+		return strings.ToUpper(text[:1]) + text[1:]
+	}
+	return text
 }
 
 // reason is a failure in the words of the listing.
@@ -183,6 +213,9 @@ func reason(err error) string {
 	var moved *movedError
 	if errors.As(err, &moved) {
 		return moved.Error()
+	}
+	if text := Text(err); text != err.Error() {
+		return text
 	}
 	return login.Reason(err)
 }

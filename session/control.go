@@ -11,8 +11,12 @@ import (
 // pendingMax bounds what waits to be told to the handler or the log.
 const pendingMax = 64
 
-// errLoggedOut ends a connection that we have logged out of.
-var errLoggedOut = errors.New("logged out")
+var (
+	// errLoggedOut ends a connection that we have logged out of.
+	errLoggedOut = errors.New("logged out")
+	// errNoPingReply ends a connection on which nothing is heard any more.
+	errNoPingReply = errors.New("no ping reply (NOP-In)")
+)
 
 // Control implements transport.Session: PDUs that are no part of a SCSI task.
 func (n *nexus) Control(h *iscsi.BHS, data []byte) error {
@@ -208,7 +212,7 @@ func (n *nexus) watchSilence() {
 		return
 	}
 	if silent >= n.limits.ping && n.ping.first != 0 && n.now-n.ping.first >= time.Second {
-		n.fail(fmt.Errorf("no ping reply (NOP-In) after %d seconds", silent/time.Second))
+		n.fail(fmt.Errorf("%w after %d seconds", errNoPingReply, silent/time.Second))
 		return
 	}
 	if n.ping.outstanding < internalTasks/2 {

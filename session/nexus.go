@@ -65,20 +65,15 @@ type nexus struct {
 	managing int // task management requests that are not answered
 	bye      farewell
 
-	failed error   // the connection is to be dropped
-	async  []async // to be told to the handler
-	logs   []logLine
+	failed error    // the connection is to be dropped
+	async  []async  // to be told to the handler
+	logs   []string // warnings, for the log
 }
 
 // async is sense data that the target sent by itself.
 type async struct {
 	lun   uint64
 	sense []byte
-}
-
-type logLine struct {
-	warn bool
-	text string
 }
 
 // numbers are where login has left the counters.
@@ -285,5 +280,7 @@ func (n *nexus) fail(err error) {
 }
 
 func (n *nexus) warnf(format string, args ...any) {
-	n.logs = append(n.logs, logLine{true, fmt.Sprintf(format, args...)})
+	if len(n.logs) < pendingMax {
+		n.logs = append(n.logs, fmt.Sprintf(format, args...))
+	}
 }

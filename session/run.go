@@ -195,11 +195,9 @@ func (s *Session) tell(n *nexus) {
 	async, logs := n.async, n.logs
 	n.async, n.logs = nil, nil
 	s.mu.Unlock()
-	for _, l := range logs {
-		if l.warn {
-			s.logger().Warn(l.text)
-		} else {
-			s.logger().Info(l.text)
+	for _, line := range logs {
+		if s.cfg.Tunables.Debug() > 0 {
+			s.logger().Warn(line)
 		}
 	}
 	for _, a := range async {

@@ -269,13 +269,13 @@ func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &portal{refuse: syscall.ECONNREFUSED}
 		s, w := start(t, p, func(c *Config) { c.Target.LoginTimeout = 20 })
-		if i := s.Info(); i.Connected || i.Reason != "connection refused" {
+		if i := s.Info(); i.Connected || i.Reason != "Connection refused" {
 			t.Errorf("%+v", i)
 		}
 		pass(10 * time.Minute)
 		for i := 1; i < len(p.seen()); i++ {
 			gap := p.seen()[i].at.Sub(p.seen()[i-1].at)
-			base := min(time.Second<<(i-1), 20*time.Second)
+			base := min(time.Second<<min(i-1, 10), 20*time.Second)
 			if gap < base/2 || gap > base+base/2 {
 				t.Errorf("attempt %d came after %v, want %v or half of it to either side", i, gap, base)
 			}
