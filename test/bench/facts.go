@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// facts says where and how the figures were had.
+func (d *document) facts(s *setup) {
+	fmt.Fprintf(d, "\nMeasured %s on %d × %s, Linux %s (%s), %s; %s.\n",
+		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), distribution(), runtime.Version(), peers())
+	fmt.Fprintf(d, "%d rounds of %v each.", s.rounds, s.time)
+	if s.tracer != nil {
+		fmt.Fprintf(d, " System calls were counted with `%s`, in runs of their own.", s.tracer.name)
+	}
+	if load := loadAverage(); load > 0.3*float64(runtime.NumCPU()) {
+		line := fmt.Sprintf("The machine was busy with other things when this began (load average %.1f): trust the ratios more than the rates.", load)
+		fmt.Println(line)
+		fmt.Fprintf(d, " %s", line)
+	}
+	d.WriteString("\n")
+}
+
+func processor() string { return after("/proc/cpuinfo", "model name", ":") }
+
+func distribution() string { return after("/etc/os-release", "PRETTY_NAME", "=") }
+
+// after returns what follows a key in a file of such lines.
+func after(path, key, separator string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(data)) {
+		if name, value, ok := strings.Cut(line, separator); ok && strings.TrimSpace(name) == key {
+			return strings.Trim(strings.TrimSpace(value), `"`)
+		}
+	}
+	return "unknown"
+}
+
+func kernel() string {
+	var u syscall.Utsname
+	if syscall.Uname(&u) != nil {
+		return "unknown"
+	}
+	var b strings.Builder
+	for _, c := range u.Release {
+		if c == 0 {
+			break
+		}
+		b.WriteByte(byte(c))
+	}
+	return b.String()
+}
+
+// peers returns the versions of the Debian packages that have the peers.
+func peers() string {
+	var found []string
+	for _, name := range []string{"tgt", "libiscsi-bin", "fio"} {
+		out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", name).Output()
+		if version := strings.TrimSpace(string(out)); err == nil && version != "" {
+			found = append(found, name+" "+version)
+		}
+	}
+	if len(found) == 0 {
+		return "peers of unknown versions"
+	}
+	return strings.Join(found, ", ")
+}
+
+// loadAverage is that of the last minute.
+func loadAverage() (load float64) {
+	data, err := os.ReadFile("/proc/loadavg")
+	if err == nil {
+		_, _ = fmt.Sscan(string(data), &load) // 0 where it cannot be read
+	}
+	return load
+}
