@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Repeats the tests in random order with the race detector until SOAKTIME is
+# over. The first failure ends it, and its seed of -shuffle is in the output.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+go=${GO:-go}
+case ${SOAKTIME:=10m} in
+*h) limit=$((${SOAKTIME%h} * 3600)) ;;
+*m) limit=$((${SOAKTIME%m} * 60)) ;;
+*) limit=${SOAKTIME%s} ;;
+esac
+mapfile -t packages < <("$go" list ./... | grep -v '^iscsictl/test/vm')
+rounds=0
+while [ "$SECONDS" -lt "$limit" ]; do
+	SOAKTIME=$SOAKTIME "$go" run ./test/report -race -count=1 -shuffle=on -p 1 -timeout 30m "${packages[@]}"
+	rounds=$((rounds + 1))
+	echo "soak: round $rounds done after $SECONDS s"
+done
+echo "soak: $rounds rounds in $SECONDS s: no failure"
