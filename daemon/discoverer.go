@@ -156,7 +156,7 @@ func discover(ctx context.Context, cfg session.Config) ([]conf.Session, error) {
 		return nil, err
 	}
 	list := make([]conf.Session, 0, len(found))
-	var tried = map[string]bool{}
+	tried := map[string]bool{}
 	for _, t := range found {
 		c := cfg.Target
 		c.Discovery, c.TargetName, c.Nickname = false, t.Name, ""

@@ -310,7 +310,7 @@ func TestAbort(t *testing.T) {
 
 // TestEscalation: abort, logical unit reset, target warm reset, the end.
 func TestEscalation(t *testing.T) {
-	n, w, list, later := stuck(t)
+	n, w, list, _ := stuck(t)
 	p := request(t, w.take(t, iscsi.OpTaskManagementRequest))
 	respond(t, n, p.InitiatorTaskTag, 5) // not supported
 	p = request(t, w.take(t, iscsi.OpTaskManagementRequest))
@@ -330,7 +330,7 @@ func TestEscalation(t *testing.T) {
 		t.Error("commands are held after the reset")
 	}
 
-	n, w, _, later = stuck(t)
+	n, w, _, later := stuck(t)
 	w.controls = nil
 	later(10 * time.Second)
 	late := request(t, w.take(t, iscsi.OpTaskManagementRequest))
@@ -415,7 +415,7 @@ func TestLogout(t *testing.T) {
 
 // TestAsync: RFC 7143 §11.9.1.
 func TestAsync(t *testing.T) {
-	n, w := newWire(10, limits{})
+	n, _ := newWire(10, limits{})
 	async := func(p iscsi.AsyncMessage, data []byte) error {
 		p.StatSN = n.expStatSN
 		return control(n, &p, data)
@@ -443,8 +443,8 @@ func TestAsync(t *testing.T) {
 		}
 	}
 	for _, e := range []iscsi.AsyncEvent{1, 4} {
-		n, w = newWire(10, limits{})
-		if err := async(iscsi.AsyncMessage{Event: e, Parameter3: 10}, nil); err != nil {
+		n, w := newWire(10, limits{})
+		if err := control(n, &iscsi.AsyncMessage{Event: e, Parameter3: 10, StatSN: n.expStatSN}, nil); err != nil {
 			t.Fatal(err)
 		}
 		w.take(t, iscsi.OpLogoutRequest)

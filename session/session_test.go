@@ -300,11 +300,21 @@ func TestReasons(t *testing.T) {
 		status iscsi.LoginStatus
 		want   string
 	}{
-		{0x0200, "Initiator error"}, {0x0201, "Authentication failure"}, {0x0202, "Authorization failure"},
-		{0x0203, "Not found"}, {0x0204, "Target removed"}, {0x0205, "Unsupported version"},
-		{0x0206, "Too many connections"}, {0x0207, "Missing parameter"}, {0x0208, "Can't include in session"},
-		{0x0209, "Session type not supported"}, {0x020a, "Session does not exist"}, {0x020b, "Invalid during login"},
-		{0x0300, "Target error"}, {0x0301, "Service unavailable"}, {0x0302, "Out of resources"},
+		{0x0200, "Initiator error"},
+		{0x0201, "Authentication failure"},
+		{0x0202, "Authorization failure"},
+		{0x0203, "Not found"},
+		{0x0204, "Target removed"},
+		{0x0205, "Unsupported version"},
+		{0x0206, "Too many connections"},
+		{0x0207, "Missing parameter"},
+		{0x0208, "Can't include in session"},
+		{0x0209, "Session type not supported"},
+		{0x020a, "Session does not exist"},
+		{0x020b, "Invalid during login"},
+		{0x0300, "Target error"},
+		{0x0301, "Service unavailable"},
+		{0x0302, "Out of resources"},
 		{0x0277, "unknown initiator error; Status-Class 0x2, Status-Detail 0x77"},
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -40,8 +40,11 @@ broken line
 		os.Symlink(node, dir+"/5")
 	}
 	want := []device.User{
-		{What: "mounted on /mnt/with space"}, {What: "mounted on /btr"}, {What: "swap on /dev/loop7p2"},
-		{What: "held by dm-0"}, {PID: 42, What: "process fio"},
+		{What: "mounted on /mnt/with space"},
+		{What: "mounted on /btr"},
+		{What: "swap on /dev/loop7p2"},
+		{What: "held by dm-0"},
+		{PID: 42, What: "process fio"},
 	}
 	if diff := cmp.Diff(want, findUsers(at, "loop7")); diff != "" {
 		t.Errorf("users (-want +got):\n%s", diff)

@@ -21,7 +21,6 @@ type taskState struct {
 	sending  bool        // immediate data, out of the task's extent, are on their way
 	granted  bool        // region is with the target, or its end was not confirmed yet
 	ended    bool        // response is the target's
-	invalid  bool        // the target has invalidated the region
 	response transport.Result
 }
 

@@ -172,9 +172,15 @@ func TestAdvertisement(t *testing.T) {
 		out, in   int
 		immediate int
 	}{
-		{0, 0, 0}, {512, 0, 512}, {8192, 0, 8192}, {8196, 0, 0}, {1 << 20, 0, 0},
+		{0, 0, 0},
+		{512, 0, 512},
+		{8192, 0, 8192},
+		{8196, 0, 0},
+		{1 << 20, 0, 0},
 		{510, 0, 0}, // padding has no place behind the data
-		{0, 4096, 0}, {0, 1 << 20, 0}, {0, 255, 0},
+		{0, 4096, 0},
+		{0, 1 << 20, 0},
+		{0, 255, 0},
 	} {
 		s := newStand(t, 8)
 		task := s.command(3, c.out, c.in)
