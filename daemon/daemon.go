@@ -26,6 +26,7 @@ type Config struct {
 	Pinned         map[string]bool // tunables of the command line, which win over saved ones
 	Backends       []device.Backend
 	Tunables       *conf.Tunables
+	Discard        []string      // devices of no session that are to be taken away
 	MaxAttempts    int           // logins at once; 0: no limit
 	AttemptTimeout time.Duration // of one login; 0: no limit
 	Log            *slog.Logger
@@ -287,6 +288,10 @@ func (d *Daemon) Stop(ctx context.Context) {
 	d.cancel()
 	for _, e := range d.all() {
 		if err := e.reserve(); err != nil {
+			if e.find == nil && e.devs.outlive() {
+				e.log.Warn(fmt.Sprintf("stopping: %v; it waits for the next iscsid", err))
+				continue
+			}
 			e.log.Warn(fmt.Sprintf("stopping: %v", err))
 		}
 		if d.forget(e) {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,13 +106,16 @@ func (v *devices) DiskRemoved(d *disk.Disk) {
 	})
 }
 
-// attach shows a disk by the first back-end that can.
+// attach shows a disk: by the device that it had when an earlier daemon died,
+// or by the first back-end that can.
 func (v *devices) attach(d *disk.Disk) {
 	e := v.e
-	target := e.target().TargetName
-	name := device.Name{Session: e.id, LUN: d.LUN(), Target: target, Serial: d.Serial()}
+	name := device.Name{Session: e.id, LUN: d.LUN(), Target: e.target().TargetName, Serial: d.Serial()}
 	ctx, cancel := context.WithTimeout(e.d.ctx, attachTimeout)
 	defer cancel()
+	if v.takeBack(ctx, d, name) {
+		return
+	}
 	var errs []error
 	for _, b := range e.d.cfg.Backends {
 		if err := b.Probe(); err != nil {
@@ -125,20 +129,30 @@ func (v *devices) attach(d *disk.Disk) {
 			errs = append(errs, fmt.Errorf("%s: %w", b.Name(), err))
 			continue
 		}
+		v.show(&shown{disk: d, name: name, dev: dev, backend: b.Name(), linkedAs: name.Target})
 		g := d.Geometry()
-		v.mu.Lock()
-		v.shown = append(v.shown, &shown{disk: d, name: name, dev: dev, backend: b.Name(), linkedAs: target})
-		slices.SortFunc(v.shown, func(a, b *shown) int { return int(a.name.LUN) - int(b.name.LUN) })
-		delete(v.failed, name.LUN)
-		v.mu.Unlock()
-		e.d.links.set(target, name.LUN, nodePath(dev))
 		e.log.Info(fmt.Sprintf("LUN %d is %s, %d bytes in blocks of %d", name.LUN, dev.Path(), g.Size, g.LogicalBlock))
 		return
 	}
+	v.fail(name.LUN, errors.Join(errs...))
+}
+
+// show takes a device into the list.
+func (v *devices) show(s *shown) {
 	v.mu.Lock()
-	v.failed[name.LUN] = errors.Join(errs...).Error()
+	v.shown = append(v.shown, s)
+	slices.SortFunc(v.shown, func(a, b *shown) int { return cmp.Compare(a.name.LUN, b.name.LUN) })
+	delete(v.failed, s.name.LUN)
 	v.mu.Unlock()
-	e.log.Error(fmt.Sprintf("LUN %d has no device: %v", name.LUN, errors.Join(errs...)))
+	v.e.d.links.set(s.linkedAs, s.name.LUN, nodePath(s.dev))
+	v.e.d.save()
+}
+
+func (v *devices) fail(lun uint64, err error) {
+	v.mu.Lock()
+	v.failed[lun] = err.Error()
+	v.mu.Unlock()
+	v.e.log.Error(fmt.Sprintf("LUN %d has no device: %v", lun, err))
 }
 
 // nodePath is the full path of a device.
@@ -172,22 +186,6 @@ func (v *devices) update(d *disk.Disk, g device.Geometry) {
 	v.e.log.Info(fmt.Sprintf("LUN %d (%s) has now %d bytes", s.name.LUN, s.dev.Path(), g.Size))
 }
 
-// saved returns the devices that go on existing when the daemon dies.
-func (v *devices) saved() []savedDevice {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	list := slices.Clone(v.expected)
-	for _, s := range v.shown {
-		if s.dev.Outlives() {
-			list = append(list, savedDevice{LUN: s.name.LUN, Backend: s.backend, Path: s.dev.Path(), Identity: s.disk.Identity()})
-		}
-	}
-	return list
-}
-
-// expect names the devices that an earlier daemon has left for our disks.
-func (v *devices) expect(list []savedDevice) { v.expected = list }
-
 // take takes the first that matches off the list.
 func (v *devices) take(match func(*shown) bool) *shown {
 	v.mu.Lock()
@@ -210,6 +208,7 @@ func (v *devices) detach(s *shown) {
 	if !flush(s.disk) {
 		v.e.log.Warn(fmt.Sprintf("LUN %d (%s): its write cache could not be flushed", s.name.LUN, s.dev.Path()))
 	}
+	v.e.d.save()
 	v.e.log.Info(fmt.Sprintf("LUN %d (%s) removed", s.name.LUN, s.dev.Path()))
 }
 
@@ -238,6 +237,7 @@ func (v *devices) clear() {
 		for s := v.take(every); s != nil; s = v.take(every) {
 			v.detach(s)
 		}
+		v.discard()
 	})
 }
 
@@ -295,6 +295,9 @@ func (v *devices) list() []control.Device {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	list := make([]control.Device, 0, len(v.shown))
+	for _, left := range v.expected {
+		list = append(list, control.Device{LUN: left.LUN, Name: left.Path, Backend: left.Backend, Note: "waits for the target"})
+	}
 	for _, s := range v.shown {
 		note := s.trouble
 		if note == "" && !s.dev.Outlives() {

@@ -44,7 +44,11 @@ func (d *Daemon) state() state {
 		}
 	}
 	for _, e := range d.all() {
-		st.Sessions = append(st.Sessions, savedSession{ID: e.id, ISID: e.isid[:], Config: e.target(), Devices: e.devs.saved()})
+		one := savedSession{ID: e.id, ISID: e.isid[:], Config: e.target()}
+		if e.find == nil {
+			one.Devices = e.devs.saved()
+		}
+		st.Sessions = append(st.Sessions, one)
 	}
 	d.mu.Lock()
 	st.LastID = d.lastID
@@ -59,6 +63,7 @@ func (d *Daemon) Restore() {
 	if k.store.dir == "" {
 		return
 	}
+	defer d.orphans()
 	leftovers, _ := filepath.Glob(filepath.Join(k.store.dir, stateFile+".new-*"))
 	for _, path := range leftovers {
 		os.Remove(path)
@@ -85,7 +90,9 @@ func (d *Daemon) Restore() {
 			d.cfg.Log.Error(fmt.Sprintf("session %d cannot be taken up: %v", saved.ID, err))
 			continue
 		}
-		e.devs.expect(saved.Devices)
+		if e.find == nil {
+			e.devs.expect(saved.Devices)
+		}
 		d.entries[e.id] = e
 		e.log.Info(fmt.Sprintf("taking up session %d again", e.id))
 		e.start()

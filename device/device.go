@@ -114,6 +114,20 @@ type Backend interface {
 	Clean() []string
 }
 
+// Recoverer is a Backend whose devices outlive the daemon: their users wait
+// until a daemon takes them back.
+type Recoverer interface {
+	Backend
+	// Recover takes back the device of that path, which an earlier daemon
+	// has left. Requests that were under way come again. Where it fails the
+	// device goes on to wait.
+	Recover(ctx context.Context, path string, disk Disk, name Name) (Device, error)
+	// Discard takes away a device that waits; its requests fail.
+	Discard(path string) error
+	// Waiting returns the paths of the devices that wait.
+	Waiting() []string
+}
+
 // Device is a disk that the host sees.
 type Device interface {
 	// Path is what the listing shows: "loop0" for /dev/loop0, else a full path.

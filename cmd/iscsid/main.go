@@ -80,14 +80,14 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 		return err
 	}
 	d := daemon.New(daemon.Config{
-		Version: version, RunDir: o.runDir, StateDir: o.stateDir, Pinned: o.pinned, Backends: backends, Tunables: o.tunables,
+		Version: version, RunDir: o.runDir, StateDir: o.stateDir, Pinned: o.pinned, Discard: o.discard, Backends: backends, Tunables: o.tunables,
 		MaxAttempts: o.maxAttempts, AttemptTimeout: o.attemptTimeout, Log: log,
 	})
 	d.Clean()
 	d.Restore()
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(ctx, listener, d) }()
 	log.Info(fmt.Sprintf("iscsid %s is ready at %s", version, o.socket))
@@ -97,9 +97,12 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 		}
 		parent.ready()
 	}
-	err = wait(log, signals, served)
+	keep, err := wait(log, signals, served)
 	cancel()
 	listener.Close()
+	if keep { // all is in the state, and the next daemon goes on
+		return err
+	}
 	stop, ended := context.WithTimeout(context.Background(), stopTimeout)
 	defer ended()
 	d.Stop(stop)
@@ -107,23 +110,28 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 	return err
 }
 
-// wait returns when the daemon is to stop.
-func wait(log *slog.Logger, signals <-chan os.Signal, served <-chan error) error {
+// wait returns when the daemon is to stop; keep says that sessions and disks are
+// to go on as after a crash: with the daemon that is started next.
+func wait(log *slog.Logger, signals <-chan os.Signal, served <-chan error) (keep bool, err error) {
 	for {
 		select {
 		case s := <-signals:
-			if s == unix.SIGHUP {
+			switch s {
+			case unix.SIGHUP:
 				log.Info("SIGHUP ignored: iscsictl hands over the configuration")
 				continue
+			case unix.SIGUSR1:
+				log.Info("restarting: sessions and disks wait for the next iscsid")
+				return true, nil
 			}
 			log.Info(fmt.Sprintf("%v: logging out of all sessions", s))
-			return nil
+			return false, nil
 		case err := <-served:
 			if err == nil {
 				err = errors.New("the control socket was closed")
 			}
 			log.Error(err.Error())
-			return err
+			return false, err
 		}
 	}
 }

@@ -26,6 +26,7 @@ type options struct {
 	pinned         map[string]bool // tunables that were given
 	socket         string
 	device         string // "": the best there is
+	discard        []string
 	tunables       *conf.Tunables
 }
 
@@ -165,6 +166,8 @@ func (o *options) take(c *cli.Context) (err error) {
 			return fmt.Errorf("-o %s: want NAME=VALUE", setting)
 		case name == "device":
 			o.device = value
+		case name == "discard":
+			o.discard = append(o.discard, value)
 		default:
 			if err := o.tunables.Set(name, value); err != nil {
 				return fmt.Errorf("-o %s: %w", setting, err)

@@ -1,0 +1,142 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"iscsictl/device"
+	"iscsictl/disk"
+)
+
+// Devices of back-ends that can do so outlive the daemon. What is here takes
+// them back when a daemon has died and another goes on with its state.
+
+// saved returns the devices that go on existing when the daemon dies.
+func (v *devices) saved() []savedDevice {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	list := slices.Clone(v.expected)
+	for _, s := range v.shown {
+		if s.dev.Outlives() {
+			list = append(list, savedDevice{LUN: s.name.LUN, Backend: s.backend, Path: s.dev.Path(), Identity: s.disk.Identity()})
+		}
+	}
+	return list
+}
+
+// outlive reports whether there are devices and all of them go on existing when
+// the daemon dies.
+func (v *devices) outlive() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, s := range v.shown {
+		if !s.dev.Outlives() {
+			return false
+		}
+	}
+	return len(v.shown)+len(v.expected) > 0
+}
+
+// expect names the devices that an earlier daemon has left for our disks.
+func (v *devices) expect(list []savedDevice) { v.expected = list }
+
+// takeBack gives a disk the device that it had. It reports false where there is
+// none: then the disk gets a new one.
+func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name) bool {
+	v.mu.Lock()
+	i := slices.IndexFunc(v.expected, func(s savedDevice) bool { return s.LUN == name.LUN })
+	if i < 0 {
+		v.mu.Unlock()
+		return false
+	}
+	left := v.expected[i]
+	v.mu.Unlock()
+	forget := func() {
+		v.mu.Lock()
+		v.expected = slices.DeleteFunc(v.expected, func(s savedDevice) bool { return s == left })
+		v.mu.Unlock()
+	}
+	r := v.e.d.recoverer(left.Backend)
+	if r == nil || !slices.Contains(r.Waiting(), left.Path) {
+		v.e.log.Warn(fmt.Sprintf("LUN %d was %s, which is gone", left.LUN, left.Path))
+		forget()
+		return false
+	}
+	if left.Identity != d.Identity() {
+		v.e.log.Error(fmt.Sprintf("LUN %d was %s and is another disk now; what waits for the old one fails", left.LUN, left.Path))
+		forget()
+		if err := r.Discard(left.Path); err != nil {
+			v.e.log.Error(err.Error())
+		}
+		return false
+	}
+	dev, err := r.Recover(ctx, left.Path, d, name)
+	if err != nil {
+		v.fail(left.LUN, err) // it goes on to wait; a new device would be another
+		return true
+	}
+	forget()
+	v.show(&shown{disk: d, name: name, dev: dev, backend: left.Backend, linkedAs: name.Target})
+	v.e.log.Info(fmt.Sprintf("LUN %d is %s again", left.LUN, left.Path))
+	v.update(d, d.Geometry())
+	return true
+}
+
+// discard takes away the devices that still wait for our disks.
+func (v *devices) discard() {
+	v.mu.Lock()
+	list := v.expected
+	v.expected = nil
+	v.mu.Unlock()
+	for _, left := range list {
+		if r := v.e.d.recoverer(left.Backend); r != nil {
+			if err := r.Discard(left.Path); err != nil {
+				v.e.log.Error(fmt.Sprintf("LUN %d (%s): %v", left.LUN, left.Path, err))
+			}
+		}
+	}
+}
+
+// recoverer returns the back-end of that name, if its devices can be taken back.
+func (d *Daemon) recoverer(name string) device.Recoverer {
+	for _, b := range d.cfg.Backends {
+		if r, ok := b.(device.Recoverer); ok && b.Name() == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// orphans tells of devices that wait and that no session of ours has had.
+func (d *Daemon) orphans() {
+	for _, b := range d.cfg.Backends {
+		r, ok := b.(device.Recoverer)
+		if !ok {
+			continue
+		}
+		for _, path := range r.Waiting() {
+			if d.expects(path) {
+				continue
+			}
+			if !slices.Contains(d.cfg.Discard, path) {
+				d.cfg.Log.Warn(fmt.Sprintf("%s waits for a daemon, and is in no state that we know; iscsid -o discard=%s takes it away, with what waits on it", path, path))
+				continue
+			}
+			if err := r.Discard(path); err != nil {
+				d.cfg.Log.Error(err.Error())
+				continue
+			}
+			d.cfg.Log.Info(fmt.Sprintf("%s is taken away", path))
+		}
+	}
+}
+
+func (d *Daemon) expects(path string) bool {
+	for _, e := range d.all() {
+		if e.find == nil && slices.ContainsFunc(e.devs.saved(), func(s savedDevice) bool { return s.Path == path }) {
+			return true
+		}
+	}
+	return false
+}
