@@ -19,7 +19,8 @@ func iovec(p []byte) unix.Iovec {
 
 // follows reports whether p begins in memory where v ends.
 func follows(v unix.Iovec, p []byte) bool {
-	return unsafe.Add(unsafe.Pointer(v.Base), v.Len) == unsafe.Pointer(unsafe.SliceData(p))
+	// As numbers: a pointer just behind an object is not one that may be made.
+	return uintptr(unsafe.Pointer(v.Base))+uintptr(v.Len) == uintptr(unsafe.Pointer(unsafe.SliceData(p)))
 }
 
 // The two calls below do not tell the scheduler (RawSyscall): the socket never

@@ -1,0 +1,4 @@
+package verbs
+
+// name is what a user calls this provider.
+const name = "verbs"

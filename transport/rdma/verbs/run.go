@@ -1,0 +1,280 @@
+//go:build linux && cgo && rdma
+
+package verbs
+
+// #include "shim.h"
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"iscsictl/transport/rdma"
+)
+
+const (
+	// lingerTime is how long completions are waited for after the peer has
+	// gone, and each of the two ways of ending a queue pair may take.
+	lingerTime = 500 * time.Millisecond
+	// causeTime is how long the connection manager may take to say why the
+	// queue pair has failed.
+	causeTime = time.Second
+)
+
+// Start implements rdma.Conn.
+func (c *conn) Start(h rdma.Handler) {
+	c.handlers.Set(h)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.started = true
+	if c.ended { // Close sees to the end, or has done so
+		go func() {
+			<-c.over
+			h.Closed(c.cause)
+		}()
+		return
+	}
+	go c.attend()
+	go func() {
+		c.Flush() // what was posted before
+		c.run()
+	}()
+}
+
+// Handover implements rdma.Conn.
+func (c *conn) Handover(h rdma.Handler) { c.handlers.Set(h) }
+
+// Close implements rdma.Conn.
+func (c *conn) Close(err error) {
+	if err == nil {
+		err = rdma.ErrClosed
+	}
+	c.mu.Lock()
+	already, started := c.ended, c.started
+	c.endLocked(err)
+	c.mu.Unlock()
+	if !already && !started {
+		close(c.attended)
+		c.finish()
+		C.vb_free(c.h.c)
+		close(c.over)
+	}
+}
+
+// endLocked ends the connection, unless it has ended: run sees to it.
+func (c *conn) endLocked(err error) {
+	if c.cause == nil {
+		c.cause = err
+	}
+	c.ended = true
+	c.completions.wake()
+}
+
+// attend looks after the connection manager's events.
+func (c *conn) attend() {
+	defer close(c.attended)
+	for {
+		e, err := c.h.next()
+		if err != nil { // woken, as it ends
+			return
+		}
+		if err := failure(e); err != nil {
+			c.lost(err)
+			return
+		}
+	}
+}
+
+// lost notes that the peer has gone. What has come from it before is still
+// delivered: the end is where the queue pair's flushed requests begin.
+func (c *conn) lost(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	if c.cause == nil {
+		c.cause = err
+	}
+	_ = C.vb_disconnect(c.h.c)
+	c.completions.until(time.Now().Add(lingerTime))
+}
+
+// drain takes what has completed.
+func (c *conn) drain() (bool, error) {
+	n := C.vb_drain(c.h.c)
+	c.taken = int(max(n, 0))
+	return n > 0, errno(n)
+}
+
+// run delivers completions until the connection ends, and ends it.
+func (c *conn) run() {
+	for {
+		err := c.completions.wait()
+		if err == nil {
+			err = c.deliver()
+		}
+		c.mu.Lock()
+		if err != nil && !c.ended {
+			c.endLocked(err)
+		}
+		ended := c.ended
+		c.mu.Unlock()
+		if ended {
+			break
+		}
+	}
+	c.finish()
+	c.handlers.Current().Closed(c.cause)
+	C.vb_free(c.h.c)
+}
+
+// deliver hands a batch of completions over.
+func (c *conn) deliver() (err error) {
+	h := c.handlers.Enter()
+	for i := range c.done[:c.taken] {
+		if c.handlers.Current() != h { // it has handed over
+			h.Leave()
+			h = c.handlers.Enter()
+		}
+		d := &c.done[i]
+		switch {
+		case err != nil: // the rest of the batch is counted only
+			c.count(d)
+		case d.status != 0:
+			err = c.failed(d)
+			c.count(d)
+		case d.id&C.VB_RECEIVE != 0:
+			err = c.received(h, d)
+		default:
+			err = c.sent(h, uint64(d.id))
+		}
+	}
+	h.Leave()
+	if errors.Is(err, errFlushed) {
+		err = c.whyFlushed()
+	}
+	return err
+}
+
+func (c *conn) received(h rdma.Handler, d *C.struct_vb_done) error {
+	slot := int(d.id &^ C.VB_RECEIVE)
+	key := rdma.Key(d.invalidated)
+	c.mu.Lock()
+	c.arrived++
+	c.held = false
+	if key != 0 {
+		c.regions.invalidated(key)
+	}
+	ended := c.ended
+	c.mu.Unlock()
+	if ended {
+		return nil
+	}
+	return h.Received(slot, c.receiveSlot(slot)[:d.len], key)
+}
+
+// sent ends the requests up to a number: the device executes them in order, and
+// tells of the last one only.
+func (c *conn) sent(h rdma.Handler, number uint64) error {
+	for {
+		c.mu.Lock()
+		if c.ended {
+			c.head = max(c.head, number+1)
+		}
+		if c.head > number {
+			c.mu.Unlock()
+			return nil
+		}
+		it := c.items[c.head%uint64(len(c.items))]
+		c.head++
+		if it.region != none {
+			c.regions.put(it.region)
+		}
+		c.mu.Unlock()
+		if err := h.Done(it.id); err != nil {
+			return err
+		}
+	}
+}
+
+var errFlushed = errors.New("verbs: the queue pair has failed")
+
+// failed says what is wrong where a request was not successful.
+func (c *conn) failed(d *C.struct_vb_done) error {
+	what := "a request of ours"
+	if d.id&C.VB_RECEIVE != 0 {
+		what = "a message of the peer"
+	}
+	if d.status == flushed {
+		return errFlushed
+	}
+	return fmt.Errorf("verbs: %s failed: %s (vendor error %#x)", what, C.GoString(C.vb_status_name(d.status)), uint32(d.vendor))
+}
+
+// flushed is IBV_WC_WR_FLUSH_ERR: the queue pair had failed before.
+const flushed = 5
+
+// whyFlushed waits for the connection manager's word.
+func (c *conn) whyFlushed() error {
+	late := time.NewTimer(causeTime)
+	defer late.Stop()
+	select {
+	case <-c.attended:
+	case <-late.C:
+	}
+	return rdma.ErrDisconnected // unless there is another cause
+}
+
+// finish ends the queue pair, waits until all requests have come back, and takes
+// everything down but the slots, which the user may still look at.
+func (c *conn) finish() {
+	c.mu.Lock()
+	for c.posting {
+		c.idle.Wait()
+	}
+	c.mu.Unlock()
+	_ = C.vb_disconnect(c.h.c) // it may be disconnected already
+	if !c.flush() {
+		_ = C.vb_to_error(c.h.c)
+		c.flush() // if a device keeps one, it goes with the queue pair
+	}
+	c.h.events.wake()
+	<-c.attended
+	unwatchDevice(c)
+	c.completions.close()
+	C.vb_destroy_queues(c.h.c)
+	c.mu.Lock()
+	if c.regions != nil {
+		c.regions.close()
+	}
+	c.mu.Unlock()
+	c.h.events.close()
+	C.vb_destroy(c.h.c)
+}
+
+// flush waits until the requests that were posted have come back, or for a while.
+func (c *conn) flush() bool {
+	c.completions.until(time.Now().Add(lingerTime))
+	for c.head < c.posted || c.arrived < c.receivePosted {
+		if c.completions.wait() != nil {
+			return false
+		}
+		for i := range c.done[:c.taken] {
+			c.count(&c.done[i])
+		}
+	}
+	return true
+}
+
+// count notes that a request has come back that nobody is told of.
+func (c *conn) count(d *C.struct_vb_done) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d.id&C.VB_RECEIVE != 0 {
+		c.arrived++
+	} else {
+		c.head = max(c.head, uint64(d.id)+1)
+	}
+}
