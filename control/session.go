@@ -34,7 +34,8 @@ type Session struct {
 	Discovery bool   `json:"discovery,omitempty"`
 	Enable    bool   `json:"enable"`
 	Connected bool   `json:"connected"`
-	Reason    string `json:"reason,omitempty"` // of the last failure, until connected
+	Scanning  bool   `json:"scanning,omitempty"` // connected, and not all disks are there yet
+	Reason    string `json:"reason,omitempty"`   // of the last failure, until connected
 
 	// As negotiated (RFC 7143 §13); before the first login the defaults of
 	// NewSession, after a drop those of the last connection. Sizes in bytes.

@@ -82,6 +82,13 @@ func (v *devices) work() {
 	}
 }
 
+// working reports whether there are jobs to be done.
+func (v *devices) working() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.busy
+}
+
 // wait returns when all jobs are done.
 func (v *devices) wait() {
 	v.mu.Lock()

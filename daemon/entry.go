@@ -276,6 +276,7 @@ func (e *entry) listing() control.Session {
 	connected(&l, i)
 	set := e.set()
 	l.Devices = e.devs.list()
+	l.Scanning = i.Connected && (!set.Scanned() || e.devs.working())
 	if i.Connected {
 		l.Notes = append(set.Notes(), e.devs.notes()...)
 	}

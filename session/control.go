@@ -183,7 +183,7 @@ func (n *nexus) reject(h *iscsi.BHS, data []byte) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("the target rejected a %v: %v", bad.Opcode(), p.Reason)
+	return fmt.Errorf("the target rejected our %v: %v", bad.Opcode(), p.Reason)
 }
 
 // pinger watches over the connection's silence.

@@ -132,7 +132,7 @@ func (n *nexus) issue(c *Command) {
 		limit = n.limits.command
 	}
 	if limit > 0 {
-		s.deadline = n.now + limit
+		s.deadline = n.now + tickEvery + limit // the last tick may have been that long ago
 	}
 	n.active++
 	t := &s.task

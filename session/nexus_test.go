@@ -264,7 +264,7 @@ func stuck(t *testing.T) (n *nexus, w *wire, list []*Command, later func(time.Du
 		now += d
 		n.tick(now, n.limits)
 	}
-	later(29 * time.Second)
+	later(30 * time.Second)
 	if len(w.controls) != 0 {
 		t.Fatal("a command was aborted before its time was up")
 	}

@@ -17,8 +17,8 @@ const (
 	outage = 15 * time.Second
 )
 
-// waitFor waits until all enabled sessions are connected. The daemon may restart
-// in between.
+// waitFor waits until all enabled sessions are connected and, as far as there is
+// time, until their disks are there. The daemon may restart in between.
 func (c *command) waitFor(o *options) error {
 	show := progress{out: c.stderr, on: c.terminal}
 	defer show.clear()
@@ -33,18 +33,21 @@ func (c *command) waitFor(o *options) error {
 		case errors.As(err, &refusal) || now.Sub(seen) > outage:
 			return refused("ISCSISLIST", err)
 		}
-		missing := notConnected(sessions)
-		if err == nil && len(missing) == 0 {
+		missing, looking := notConnected(sessions)
+		if err == nil && len(missing) == 0 && !looking {
 			return nil
 		}
 		left := pause
 		if *o.wait > 0 {
 			if left = *o.wait - now.Sub(begun); left <= 0 {
 				show.clear()
+				if err == nil && len(missing) == 0 {
+					return nil
+				}
 				return timedOut(*o.wait, missing, err)
 			}
 		}
-		if err == nil {
+		if err == nil && len(missing) > 0 {
 			show.missing(missing, len(sessions))
 		}
 		time.Sleep(min(left, pause))
@@ -68,14 +71,18 @@ func (c *command) sessions(o *options) ([]control.Session, error) {
 	return sessions, err
 }
 
-// notConnected returns the enabled sessions that are not connected.
-func notConnected(sessions []control.Session) (missing []control.Session) {
+// notConnected returns the enabled sessions that are not connected, and whether
+// disks of the others are still being looked for.
+func notConnected(sessions []control.Session) (missing []control.Session, looking bool) {
 	for _, s := range sessions {
-		if s.Enable && !s.Connected {
+		switch {
+		case s.Enable && !s.Connected:
 			missing = append(missing, s)
+		case s.Enable && s.Scanning:
+			looking = true
 		}
 	}
-	return missing
+	return missing, looking
 }
 
 // timedOut names the sessions that are not up, and why.
