@@ -5,7 +5,6 @@ import (
 	"net"
 	"runtime"
 	"testing"
-	"time"
 
 	"iscsictl/iscsi"
 )
@@ -44,10 +43,10 @@ func (r *replay) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (r *replay) Write(p []byte) (int, error)     { r.wrote += int64(len(p)); return len(p), nil }
-func (r *replay) Close() error                    { return nil }
-func (r *replay) RemoteAddr() net.Addr            { return &net.TCPAddr{} }
-func (r *replay) SetReadDeadline(time.Time) error { return nil }
+func (r *replay) Write(p []byte) (int, error) { r.wrote += int64(len(p)); return len(p), nil }
+func (r *replay) Close() error                { return nil }
+func (r *replay) RemoteAddr() net.Addr        { return &net.TCPAddr{} }
+func (r *replay) LocalAddr() net.Addr         { return &net.TCPAddr{} }
 
 // session makes a connection in full-feature phase that carries out count
 // commands.
@@ -71,8 +70,8 @@ func (r *replay) session(t testing.TB, l LUN, cdb [16]byte, size, count int) *co
 	for range 32 {
 		r.pdus = append(append(r.pdus, h[:]...), make([]byte, size)...)
 	}
-	c := newConn(s, r, 1, 1)
-	n := newNegotiation(s.nodes[0].own, false)
+	c := newStream(s, r, 1, 1)
+	n := newNegotiation(s.nodes[0].own, false, false)
 	n.declared = true
 	c.login = nil
 	c.session = &session{node: s.nodes[0], params: n.params(), tasks: make(map[uint32]*task)}

@@ -58,6 +58,7 @@ type pdu struct {
 type client struct {
 	t             testing.TB
 	nc            net.Conn
+	rdma          *rdmaEnd // instead of nc: iSER
 	isid          [6]byte
 	cid           uint16
 	tsih          uint16
@@ -90,6 +91,9 @@ func dial(t testing.TB, address string) *client {
 // send writes a PDU with pad and digests.
 func (c *client) send(h *iscsi.BHS, data []byte) error {
 	h.SetDataSegmentLength(len(data))
+	if c.rdma != nil {
+		return c.rdma.send(h, data)
+	}
 	b := append([]byte(nil), h[:]...)
 	if c.headerDigest {
 		b = append(b, 0, 0, 0, 0)
@@ -117,6 +121,13 @@ func (c *client) mustSend(h *iscsi.BHS, data []byte) {
 // receive reads a PDU and checks its digests.
 func (c *client) receive() (pdu, error) {
 	var p pdu
+	if c.rdma != nil {
+		p, err := c.rdma.receive()
+		if err != nil {
+			return p, err
+		}
+		return p, c.track(&p.h)
+	}
 	if _, err := io.ReadFull(c.nc, p.h[:]); err != nil {
 		return p, err
 	}
@@ -253,6 +264,9 @@ func normal(keys ...string) []byte {
 
 // login logs in to the operational stage without authentication.
 func (c *client) login(keys ...string) error {
+	if c.rdma != nil {
+		keys = append([]string{"RDMAExtensions=Yes", "InitiatorRecvDataSegmentLength=8192", "TargetRecvDataSegmentLength=8192"}, keys...)
+	}
 	if _, err := c.loginStep(iscsi.StageOperational, iscsi.StageFullFeature, normal(keys...)); err != nil {
 		return err
 	}
@@ -270,6 +284,15 @@ func mustLogin(t testing.TB, address string, keys ...string) *client {
 	return c
 }
 
+// in logs a client in.
+func (c *client) in(keys ...string) *client {
+	c.t.Helper()
+	if err := c.login(keys...); err != nil {
+		c.t.Fatal(err)
+	}
+	return c
+}
+
 // chapResponse is RFC 1994's, written apart from the target's.
 func chapResponse(id byte, secret string, challenge []byte) []byte {
 	sum := md5.Sum(append(append([]byte{id}, secret...), challenge...))
@@ -283,6 +306,7 @@ type result struct {
 	data        []byte
 	over, under bool
 	residual    uint32
+	invalidated bool // iSER: the target has invalidated the memory
 }
 
 func (r result) code() string {
@@ -307,6 +331,9 @@ func (c *client) begin(lun uint64, cdb [16]byte, read uint32, out []byte) (tag u
 	c.cmdSN++
 	var h iscsi.BHS
 	cmd.Encode(&h)
+	if c.rdma != nil {
+		c.rdma.lend(&cmd, read, out, now+more)
+	}
 	c.mustSend(&h, out[:now])
 	if more > 0 {
 		c.dataOut(c.itt, iscsi.ReservedTag, out, span{uint32(now), uint32(more)})
@@ -384,6 +411,9 @@ func (c *client) finish(tag, read uint32, out []byte) (result, error) {
 			}
 			r.status, r.over, r.under, r.residual = q.Status, q.Overflow, q.Underflow, q.Residual
 			r.data = r.data[:got]
+			if c.rdma != nil {
+				r.data, r.invalidated = c.rdma.taken(tag, &q)
+			}
 			r.sense, err = iscsi.ResponseSense(p.data)
 			return r, err
 		default:

@@ -38,6 +38,23 @@ type Config struct {
 type Portal struct {
 	Address string `json:"address"`       // host:port; [host]:port for IPv6
 	Tag     int    `json:"tag,omitempty"` // portal group, 0 to 65535; default 1
+	// ISER makes it a portal for iSER on software iWARP. SendTargets lists the
+	// portals of the same kind as the one that was asked at.
+	ISER  bool  `json:"iser,omitempty"`
+	IWARP IWARP `json:"iwarp,omitzero"` // of an iSER portal
+}
+
+// IWARP shapes the iWARP of an iSER portal, mostly for tests of initiators.
+// Its zero value is as it should be.
+type IWARP struct {
+	NoCRC    bool `json:"no_crc,omitempty"`   // no CRC unless the initiator asks for it
+	MULPDU   int  `json:"mulpdu,omitempty"`   // bytes of the longest ULPDU that is sent; default: what TCP's segments take
+	Revision int  `json:"revision,omitempty"` // of MPA: 1 or 2 (default)
+
+	Markers     bool `json:"markers,omitempty"`      // demand markers
+	CorruptCRC  int  `json:"corrupt_crc,omitempty"`  // the n-th FPDU that is sent has a wrong CRC
+	SkipMSN     int  `json:"skip_msn,omitempty"`     // before the n-th Send a message sequence number is left out
+	ExceedReads bool `json:"exceed_reads,omitempty"` // twice as many RDMA Reads at a time as negotiated
 }
 
 // A Target is one iSCSI target node.
@@ -126,6 +143,11 @@ func ReadConfig(r io.Reader) (Config, error) {
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return Config{}, errors.New("target configuration: something follows the closing brace")
 	}
+	for _, p := range c.Portals {
+		if err := p.check(); err != nil {
+			return Config{}, fmt.Errorf("target configuration: %w", err)
+		}
+	}
 	return c, nil
 }
 
@@ -144,6 +166,12 @@ func (p Portal) check() error {
 	}
 	if p.Tag < 0 || p.Tag > 65535 {
 		return fmt.Errorf("portal %s: tag %d is not in 0 to 65535", p.Address, p.Tag)
+	}
+	if p.IWARP != (IWARP{}) && !p.ISER {
+		return fmt.Errorf("portal %s: iwarp is for iSER portals only", p.Address)
+	}
+	if w := p.IWARP; w.Revision < 0 || w.Revision > 2 || w.MULPDU < 0 || w.MULPDU > 65535 || w.CorruptCRC < 0 || w.SkipMSN < 0 {
+		return fmt.Errorf("portal %s: iwarp: a number is out of range", p.Address)
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func TestReadConfig(t *testing.T) {
 	}`))
 	zero := 0
 	want := Config{
-		Portals: []Portal{{"127.0.0.1:0", 2}}, LoginTimeout: Duration(3 * time.Second),
+		Portals: []Portal{{Address: "127.0.0.1:0", Tag: 2}}, LoginTimeout: Duration(3 * time.Second),
 		Targets: []Target{{
 			Name: "iqn.2024-01.example:a", LUNs: []LUN{{Number: 1, Size: 64 << 20, Thin: true}, {Number: 2, Size: 4096}},
 			Keys: map[string]string{"InitialR2T": "Yes"},

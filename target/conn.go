@@ -16,13 +16,17 @@ import (
 // conn is a connection, and once it is logged in, its session: there is one
 // connection to a session.
 //
-// Its goroutine reads PDUs and carries them out. It holds mu except while it
-// waits for bytes or for a pause to end, so whoever holds mu may send.
+// Its goroutine receives PDUs and carries them out. It holds mu except while
+// it waits for one or for a pause to end, so whoever holds mu may send. How
+// PDUs and data travel is the datamover's business.
 type conn struct {
 	server *Server
-	nc     net.Conn
-	number int // of the server's connections, from 1
-	tag    int // portal group
+	mover  datamover
+	iser   bool // mover moves data by RDMA
+	number int  // of the server's connections, from 1
+	tag    int  // portal group
+	local  string
+	remote string
 	log    *slog.Logger
 
 	stop     chan struct{} // closed by close
@@ -32,34 +36,32 @@ type conn struct {
 	mu    sync.Mutex
 	ended bool // nothing may be done any more
 	err   error
-	in    input
-	out   output
 
-	h       iscsi.BHS         // the PDU that is being sent
-	data    []byte            // data segment of a PDU that is not for the data path
-	cmd     iscsi.SCSICommand // that has just come
-	request request           // scratch of judge
-	params  []byte            // parameter data of a command
-	firing  []*Fault          // scratch
-	login   *login            // nil in full-feature phase
-	session *session          // nil until then
+	h        iscsi.BHS        // the PDU that is being sent
+	answered iscsi.ISERHeader // iSER: memory of the command that it answers, if it is a SCSI Response
+	lent     iscsi.ISERHeader // iSER: memory of the PDU that has just come
+	data     []byte           // data segment of a PDU that is not for the data path
+	cmd      scsiCommand      // that has just come
+	request  request          // scratch of judge
+	params   []byte           // parameter data of a command
+	firing   []*Fault         // scratch
+	login    *login           // nil in full-feature phase
+	session  *session         // nil until then
 
 	statSN, expCmdSN uint32
+	narrow           bool // iSER: one command until the first response after login opens the window
 	windowClosed     bool // by a fault
 	silent           bool // by a fault
-	headerDigest     bool // in force
-	dataDigest       bool
 }
 
 // errDone ends a connection without a complaint.
 var errDone = errors.New("done")
 
-func newConn(s *Server, nc net.Conn, number, tag int) *conn {
+func newConn(s *Server, m datamover, number, tag int, local, remote string) *conn {
 	return &conn{
-		server: s, nc: nc, number: number, tag: tag,
-		log:  s.log.With("connection", number, "remote", nc.RemoteAddr().String()),
+		server: s, mover: m, number: number, tag: tag, local: local, remote: remote,
+		log:  s.log.With("connection", number, "remote", remote),
 		stop: make(chan struct{}), done: make(chan struct{}),
-		in: newInput(), out: newOutput(),
 		login: newLogin(), statSN: 1,
 	}
 }
@@ -79,18 +81,23 @@ func (c *conn) targetName() string {
 func (c *conn) close() {
 	c.stopOnce.Do(func() {
 		close(c.stop)
-		_ = c.nc.Close()
+		c.mover.close()
 	})
 }
 
 // run serves the connection until it ends.
 func (c *conn) run() {
 	defer close(c.done)
-	_ = c.nc.SetReadDeadline(time.Now().Add(time.Duration(c.server.conf.LoginTimeout)))
+	patience := time.AfterFunc(time.Duration(c.server.conf.LoginTimeout), c.notLoggedIn)
+	defer patience.Stop()
+	defer c.mover.end()
+	err := c.mover.open()
 	c.mu.Lock()
-	err := c.serve()
+	if err == nil {
+		err = c.serve()
+	}
 	if errors.Is(err, errDone) {
-		_ = c.flush()
+		c.mover.drain()
 		err = nil
 	}
 	c.ended = true
@@ -101,6 +108,15 @@ func (c *conn) run() {
 	}
 	c.mu.Unlock()
 	c.logEnd(err)
+}
+
+func (c *conn) notLoggedIn() {
+	c.do(func() {
+		if c.login != nil {
+			c.log.Warn("not logged in in time, connection dropped")
+			c.close()
+		}
+	})
 }
 
 func (c *conn) logEnd(err error) {
@@ -119,7 +135,7 @@ func (c *conn) logEnd(err error) {
 // serve handles PDUs; it is called with mu held and returns with it held.
 func (c *conn) serve() error {
 	for {
-		h, err := c.readHeader()
+		h, err := c.mover.receive()
 		if err == nil {
 			err = c.handle(h)
 		}
@@ -162,6 +178,9 @@ func (c *conn) handle(h *iscsi.BHS) error {
 		return c.onLogin(h)
 	}
 	c.session.counters.pdusIn.Add(1)
+	if h.Opcode() != iscsi.OpSCSICommand && (c.lent.HasRead || c.lent.HasWrite) {
+		return c.broken("%v with an STag", h.Opcode())
+	}
 	if ahead := h.ExpStatSN(); iscsi.SerialLess(c.statSN, ahead) {
 		// libiscsi counts the StatSN of an R2T, which is not consumed.
 		if ahead != c.statSN+1 || c.session.counters.r2ts.Load() == 0 {
@@ -204,9 +223,54 @@ func (c *conn) broken(format string, args ...any) error {
 	return fmt.Errorf("protocol error of the initiator: "+format, args...)
 }
 
+// flush sends everything that is queued.
+func (c *conn) flush() error { return c.mover.flush() }
+
+// skip drops n bytes of a PDU's data.
+func (c *conn) skip(n int) error {
+	_, err := c.mover.segment(n, nil, 0)
+	return err
+}
+
+// collect takes the data segment of the PDU h into c.data. ok is false where
+// its digest is wrong; then h was rejected and is to be dropped
+// (RFC 7143 §7.8).
+func (c *conn) collect(h *iscsi.BHS) (ok bool, err error) {
+	c.data = c.data[:0]
+	intact, err := c.mover.collect(h.DataSegmentLength())
+	if err != nil || intact {
+		return err == nil, err
+	}
+	if c.login != nil {
+		return false, fmt.Errorf("%v: data digest is wrong", h.Opcode())
+	}
+	c.reject(h, iscsi.RejectDataDigestError)
+	return false, nil
+}
+
+// send queues the PDU whose header is in c.h, with its data. With ref, data is
+// not copied: it must stay as it is until it was sent. Errors are kept for
+// serve.
+func (c *conn) send(data []byte, ref bool) {
+	if c.silent {
+		return
+	}
+	var as distortion
+	if c.server.faults.some.Load() {
+		var swallowed bool
+		if swallowed, as = c.sentFaults(data); swallowed {
+			return
+		}
+	}
+	if c.login == nil {
+		c.session.counters.pdusOut.Add(1)
+	}
+	c.mover.queue(data, ref, as)
+}
+
 // refuse drops a PDU's data and answers with a Reject.
 func (c *conn) refuse(h *iscsi.BHS, reason iscsi.RejectReason) error {
-	if _, err := c.skip(h.DataSegmentLength()); err != nil {
+	if err := c.skip(h.DataSegmentLength()); err != nil {
 		return err
 	}
 	c.reject(h, reason)
@@ -227,6 +291,9 @@ func (c *conn) nextStatSN() uint32 {
 
 // window is ExpCmdSN and MaxCmdSN as they are told.
 func (c *conn) window() (exp, maximum uint32) {
+	if c.login == nil {
+		c.narrow = false
+	}
 	if c.windowClosed { // what was promised before still holds
 		return c.expCmdSN, c.expCmdSN - 1
 	}
@@ -239,7 +306,14 @@ func (c *conn) window() (exp, maximum uint32) {
 func (c *conn) trueWindow() (exp, maximum uint32) {
 	size := defaultWindow
 	if s := c.session; s != nil && s.node != nil {
-		size = max(s.node.Window-len(s.tasks), 0)
+		size = s.node.Window
+		if c.iser {
+			size = min(size, iserWindow)
+		}
+		size = max(size-len(s.tasks), 0)
+	}
+	if c.narrow {
+		size = min(size, 1)
 	}
 	return c.expCmdSN, c.expCmdSN + uint32(size) - 1
 }
@@ -270,6 +344,8 @@ func (c *conn) pause(d time.Duration) error {
 	_ = c.flush()
 	c.mu.Unlock()
 	defer c.mu.Lock()
+	c.mover.suspend()
+	defer c.mover.resume()
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

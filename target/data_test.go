@@ -122,8 +122,12 @@ func TestLargeUnit(t *testing.T) {
 }
 
 func TestResiduals(t *testing.T) {
-	_, address := serve(t, oneTarget(smallLUN))
-	c := mustLogin(t, address)
+	onBoth(t, oneTarget(smallLUN), func(t *testing.T, _ *Server, connect func() *client) {
+		residuals(t, connect().in())
+	})
+}
+
+func residuals(t *testing.T, c *client) {
 	c.immediate = 8192
 	tests := []struct {
 		what        string

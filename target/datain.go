@@ -6,22 +6,27 @@ import (
 )
 
 // sendData answers a command with n bytes: of the medium from byte off, or of
-// the parameter data in c.params if there is no unit. The last Data-In has the
-// status, unless the target is told to send it apart (RFC 7143 §11.7).
-func (c *conn) sendData(cmd *iscsi.SCSICommand, u *unit, off, n int64, f *Fault) {
-	s := c.session
+// the parameter data in c.params if there is no unit.
+func (c *conn) sendData(cmd *scsiCommand, u *unit, off, n int64, f *Fault) {
 	total := min(n, expected(cmd))
 	if !cmd.Read {
 		total = 0
-	}
-	if f != nil && total > 0 && c.sendShaped(cmd, u, off, total, f) {
-		return
 	}
 	if total == 0 {
 		c.respond(cmd, verdict{}, 0, n, 0)
 		return
 	}
-	s.counters.bytesRead.Add(uint64(total))
+	c.session.counters.bytesRead.Add(uint64(total))
+	c.mover.sendData(cmd, u, off, total, n, f)
+}
+
+// sendData implements datamover. The last Data-In has the status, unless the
+// target is told to send it apart (RFC 7143 §11.7).
+func (m *stream) sendData(cmd *scsiCommand, u *unit, off, total, full int64, f *Fault) {
+	c, s := m.c, m.c.session
+	if f != nil && c.sendShaped(cmd, u, off, total, f) {
+		return
+	}
 	p := iscsi.DataIn{InitiatorTaskTag: cmd.InitiatorTaskTag, TargetTransferTag: iscsi.ReservedTag}
 	burst := int64(s.params.MaxBurstLength)
 	for at := int64(0); at < total; {
@@ -37,14 +42,14 @@ func (c *conn) sendData(cmd *iscsi.SCSICommand, u *unit, off, n int64, f *Fault)
 		p.ExpCmdSN, p.MaxCmdSN = c.window()
 		if at == total && !s.node.SeparateStatus {
 			p.HasStatus, p.StatSN = true, c.nextStatSN()
-			p.Overflow, p.Underflow, p.Residual = residual(expected(cmd), total, n)
+			p.Overflow, p.Underflow, p.Residual = residual(expected(cmd), total, full)
 		}
 		p.Encode(&c.h)
 		c.send(data, ref)
 		p.DataSN++
 	}
 	if !p.HasStatus {
-		c.respond(cmd, verdict{}, total, n, p.DataSN)
+		c.respond(cmd, verdict{}, total, full, p.DataSN)
 	}
 }
 

@@ -16,7 +16,7 @@ const (
 
 // beginWrite starts a command that the initiator sends data for, takes its
 // immediate data, and asks for more.
-func (c *conn) beginWrite(h *iscsi.BHS, cmd *iscsi.SCSICommand, u *unit, v verdict, f *Fault) error {
+func (c *conn) beginWrite(h *iscsi.BHS, cmd *scsiCommand, u *unit, v verdict, f *Fault) error {
 	s := c.session
 	t := s.newTask(cmd)
 	t.unit, t.kind, t.end, t.off, t.full = u, v.kind, v, v.off, v.n
@@ -45,7 +45,7 @@ func (c *conn) beginWrite(h *iscsi.BHS, cmd *iscsi.SCSICommand, u *unit, v verdi
 	}
 	s.tasks[cmd.InitiatorTaskTag] = t
 	n := cmd.DataSegmentLength
-	intact, err := c.segment(n, t, 0)
+	intact, err := c.mover.segment(n, t, 0)
 	if err != nil {
 		return err
 	}
@@ -92,14 +92,13 @@ func (c *conn) proceed(t *task) {
 		}
 		return
 	}
-	if t.asked == 0 && t.r2tSN == 0 {
-		t.asked = t.given
-		if t.shape != nil && t.shape.Action == ActionR2T {
-			t.plan = t.shape.R2T.plan(t.asked, t.want, uint32(c.session.params.MaxBurstLength))
+	if !t.begun {
+		t.begun, t.asked = true, t.given
+		if t.shape != nil && c.shapedWrite(t) {
+			return
 		}
 	}
-	c.solicit(t)
-	if len(t.bursts) > 0 {
+	if !c.solicit(t) || len(t.bursts) > 0 {
 		return
 	}
 	if t.shape != nil && t.shape.Action == ActionHold {
@@ -109,10 +108,10 @@ func (c *conn) proceed(t *task) {
 	c.complete(t)
 }
 
-// solicit sends as many R2Ts as there may be (RFC 7143 §11.8).
-func (c *conn) solicit(t *task) {
-	p := &c.session.params
-	most := p.MaxOutstandingR2T
+// solicit asks for as many bursts of data as there may be (RFC 7143 §11.8). It
+// reports false where there was no room for one; proceed follows then.
+func (c *conn) solicit(t *task) bool {
+	size, most := c.mover.burstLimit()
 	if t.plan != nil && t.shape.R2T.Outstanding > 0 {
 		most = t.shape.R2T.Outstanding
 	}
@@ -120,21 +119,34 @@ func (c *conn) solicit(t *task) {
 		var next span
 		switch {
 		case t.plan != nil && len(t.plan) == 0, t.plan == nil && t.asked >= t.want:
-			return
+			return true
 		case t.plan != nil:
-			next, t.plan = t.plan[0], t.plan[1:]
+			next = t.plan[0]
 		default:
-			next = span{t.asked, min(t.want-t.asked, uint32(p.MaxBurstLength))}
-			t.asked += next.size
+			next = span{t.asked, min(t.want-t.asked, size)}
 		}
 		b := burst{ttt: c.nextTTT(), offset: next.offset, size: next.size}
+		if !c.mover.fetch(t, b) {
+			return false
+		}
 		t.bursts = append(t.bursts, b)
-		c.sendR2T(&t.cmd, b, t.r2tSN)
-		t.r2tSN++
+		if t.plan != nil {
+			t.plan = t.plan[1:]
+		} else {
+			t.asked += next.size
+		}
 	}
+	return true
 }
 
-func (c *conn) sendR2T(cmd *iscsi.SCSICommand, b burst, sn uint32) {
+// fetch implements datamover.
+func (m *stream) fetch(t *task, b burst) bool {
+	m.c.sendR2T(&t.cmd, b, t.r2tSN)
+	t.r2tSN++
+	return true
+}
+
+func (c *conn) sendR2T(cmd *scsiCommand, b burst, sn uint32) {
 	c.session.counters.r2ts.Add(1)
 	r := iscsi.R2T{
 		LUN: cmd.LUN, InitiatorTaskTag: cmd.InitiatorTaskTag, TargetTransferTag: b.ttt,
@@ -151,16 +163,18 @@ func (c *conn) onDataOut(h *iscsi.BHS) error {
 	if err := p.Decode(h); err != nil {
 		return c.broken("%v", err)
 	}
+	if c.iser && p.TargetTransferTag != iscsi.ReservedTag {
+		return c.broken("solicited Data-Out, which iSER does not have")
+	}
 	t := c.session.tasks[p.InitiatorTaskTag]
 	if t == nil { // of a task that was aborted, or answered early
-		_, err := c.skip(p.DataSegmentLength)
-		return err
+		return c.skip(p.DataSegmentLength)
 	}
 	b, err := c.burstOf(t, &p)
 	if err != nil {
 		return err
 	}
-	intact, err := c.segment(p.DataSegmentLength, t, p.BufferOffset)
+	intact, err := c.mover.segment(p.DataSegmentLength, t, p.BufferOffset)
 	if err != nil || t.aborted {
 		return err
 	}

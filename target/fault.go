@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -60,6 +61,24 @@ const (
 	ActionResidual     Action = "residual"      // Data-In with status, SCSI Response: underflow of Delta bytes
 )
 
+// Actions for iSER; elsewhere they do nothing. Of those above, the ones about
+// digests do nothing on iSER; data-reverse, data-beyond and data-short shape
+// RDMA Writes and r2t RDMA Reads; garbage and drop-after are whole messages.
+// Portal.IWARP has those of the layers below.
+const (
+	ActionBadSTag         Action = "bad-stag"         // command: RDMA with an STag that was never valid
+	ActionStaleSTag       Action = "stale-stag"       // command: RDMA with the STag of an earlier command
+	ActionLateRDMA        Action = "late-rdma"        // command: RDMA after the response
+	ActionPlainData       Action = "plain-data"       // command: a Data-In or an R2T instead of RDMA
+	ActionInvalidate      Action = "invalidate"       // response: invalidates the STag, whatever the initiator permits
+	ActionInvalidateOther Action = "invalidate-other" // response: invalidates the STag of another command
+	ActionOversizeSend    Action = "oversize-send"    // sent PDU: Bytes (default 16384) more bytes of data than it has
+)
+
+// ActionAnswer puts Text, as in RDMAExtensions=No, into the answers to a login
+// request, in place of the true answer for that key if there is one.
+const ActionAnswer Action = "answer"
+
 // Fault is one thing that goes wrong: at which PDU, and what. Of the fields
 // that match, those with their zero value match everything.
 type Fault struct {
@@ -90,6 +109,7 @@ type Fault struct {
 	Event      int       `json:"event,omitempty"` // RFC 7143 §11.9.1
 	Parameters [3]uint16 `json:"parameters,omitzero"`
 	R2T        R2TShape  `json:"r2t,omitzero"`
+	Text       string    `json:"text,omitempty"`
 }
 
 // Sense is sense data of a fault.
@@ -148,6 +168,13 @@ var faultPlaces = map[Action]faultPlace{
 	ActionLoginStatus: {received: true, pdus: []string{"login-request"}},
 	ActionSplitText:   {received: true, pdus: []string{"login-request", "text-request"}},
 	ActionEndlessText: {received: true, pdus: []string{"login-request", "text-request"}},
+
+	ActionAnswer: {received: true, pdus: []string{"login-request"}},
+
+	ActionBadSTag: atCommand, ActionStaleSTag: atCommand, ActionLateRDMA: atCommand, ActionPlainData: atCommand,
+	ActionInvalidate:      {sent: true, pdus: []string{"scsi-response"}},
+	ActionInvalidateOther: {sent: true, pdus: []string{"scsi-response"}},
+	ActionOversizeSend:    {sent: true},
 
 	ActionStatus: atCommand, ActionCheck: atCommand, ActionHold: atCommand, ActionR2T: atCommand,
 	ActionDataReverse: atCommand, ActionDataGap: atCommand, ActionDataBeyond: atCommand, ActionDataShort: atCommand,
@@ -211,6 +238,8 @@ func (s *fault) check(place faultPlace) error {
 		return errors.New("R2T shape: sizes are not negative, and overlap is less than burst")
 	case s.Action == ActionSplitText && s.Bytes == 0:
 		return errors.New("bytes is missing")
+	case s.Action == ActionAnswer && !strings.Contains(s.Text, "="):
+		return errors.New("text: want key=value")
 	}
 	return s.parseCommand()
 }

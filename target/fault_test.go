@@ -307,6 +307,7 @@ func TestFaultChecks(t *testing.T) {
 		{Action: ActionStatus, Command: "reed"},
 		{Action: ActionDrop, PDU: "r2t", Command: "read"},
 		{Action: ActionSplitText},
+		{Action: ActionAnswer, Text: "Yes"},
 		{Action: ActionR2T, R2T: R2TShape{Burst: 10, Overlap: 10}},
 		{Action: ActionReject, Sent: true},
 	} {
@@ -315,7 +316,7 @@ func TestFaultChecks(t *testing.T) {
 		}
 	}
 	for action := range faultPlaces {
-		if _, err := newFault(Fault{Action: action, Bytes: 1}); err != nil {
+		if _, err := newFault(Fault{Action: action, Bytes: 1, Text: "a=b"}); err != nil {
 			t.Errorf("%s: %v", action, err)
 		}
 	}

@@ -20,14 +20,13 @@ func (c *conn) receivedFaults(h *iscsi.BHS) (handled bool, err error) {
 			return true, fmt.Errorf("fault %s at %v", f.Action, h.Opcode())
 		case ActionDropAfter:
 			if n := f.Bytes - iscsi.BHSLen; n > 0 {
-				_, _ = c.skip(min(n, h.DataSegmentLength()))
+				_ = c.skip(min(n, h.DataSegmentLength()))
 			}
 			_ = c.flush()
 			return true, fmt.Errorf("fault %s at %v", f.Action, h.Opcode())
 		case ActionSwallow:
 			c.takenAnyway(h)
-			_, err := c.skip(h.DataSegmentLength())
-			return true, err
+			return true, c.skip(h.DataSegmentLength())
 		case ActionReject:
 			c.takenAnyway(h)
 			return true, c.refuse(h, iscsi.RejectReason(f.Reason))
@@ -35,6 +34,10 @@ func (c *conn) receivedFaults(h *iscsi.BHS) (handled bool, err error) {
 			return true, c.faultyLogin(h, f)
 		case ActionRedirect:
 			return true, c.faultyLogin(h, f)
+		case ActionAnswer:
+			if c.login != nil {
+				c.login.forced = append(c.login.forced, f.Text)
+			}
 		default:
 			if err := c.commonFault(f); err != nil {
 				return true, err
@@ -86,9 +89,7 @@ func (c *conn) commonFault(f *Fault) error {
 		}
 	case ActionGarbage:
 		_ = c.flush()
-		if _, err := c.nc.Write(bytes.Repeat([]byte{0xdb}, max(f.Bytes, 1))); err != nil {
-			return err
-		}
+		return c.mover.raw(bytes.Repeat([]byte{0xdb}, max(f.Bytes, 1)))
 	case ActionCloseWindow:
 		c.windowClosed = true
 		time.AfterFunc(time.Duration(f.Delay), func() {
@@ -119,7 +120,8 @@ func (c *conn) commandFault() *Fault {
 	for _, f := range c.firing {
 		switch f.Action {
 		case ActionStatus, ActionCheck, ActionHold, ActionR2T,
-			ActionDataReverse, ActionDataGap, ActionDataBeyond, ActionDataShort:
+			ActionDataReverse, ActionDataGap, ActionDataBeyond, ActionDataShort,
+			ActionBadSTag, ActionStaleSTag, ActionLateRDMA, ActionPlainData:
 			return f
 		}
 	}
@@ -128,7 +130,7 @@ func (c *conn) commandFault() *Fault {
 
 // sentFaults does what faults want at the PDU in c.h before it is sent.
 // swallowed means that it is not to be sent.
-func (c *conn) sentFaults(data []byte) (swallowed bool, bad corruption) {
+func (c *conn) sentFaults(data []byte) (swallowed bool, as distortion) {
 	h := &c.h
 	for _, f := range c.server.faults.fire(nil, c, h, true) {
 		c.log.Info("fault", "action", string(f.Action), "at", h.Opcode().String())
@@ -136,13 +138,19 @@ func (c *conn) sentFaults(data []byte) (swallowed bool, bad corruption) {
 		switch f.Action {
 		case ActionDrop, ActionDropAfter:
 			c.dropWithin(f.Bytes, data)
-			return true, bad
+			return true, as
 		case ActionSwallow:
-			return true, bad
+			return true, as
 		case ActionHeaderDigest:
-			bad.header = true
+			as.header = true
 		case ActionDataDigest:
-			bad.data = true
+			as.data = true
+		case ActionInvalidate, ActionInvalidateOther:
+			as.invalidate = f
+		case ActionOversizeSend:
+			if as.excess = f.Bytes; as.excess == 0 {
+				as.excess = 2 * iserSegment
+			}
 		case ActionStatSN:
 			addTo(h, 24, f.Delta)
 		case ActionExpCmdSN:
@@ -164,10 +172,10 @@ func (c *conn) sentFaults(data []byte) (swallowed bool, bad corruption) {
 			*h = kept // a ping or a message was built in it
 		}
 		if c.silent {
-			return true, bad
+			return true, as
 		}
 	}
-	return false, bad
+	return false, as
 }
 
 // addTo adds to a four-byte field of a header.
@@ -181,11 +189,7 @@ func addTo(h *iscsi.BHS, at, delta int) {
 // connection.
 func (c *conn) dropWithin(n int, data []byte) {
 	_ = c.flush()
-	for _, p := range [][]byte{c.h[:], data} {
-		p = p[:min(n, len(p))]
-		n -= len(p)
-		_, _ = c.nc.Write(p)
-	}
+	c.mover.truncated(n, data)
 	if c.err == nil {
 		c.err = fmt.Errorf("fault: connection dropped within a PDU: %w", io.EOF)
 	}
@@ -239,7 +243,7 @@ func (s *R2TShape) plan(from, end, burst uint32) []span {
 }
 
 // r2tForRead asks for the data of a command that has none.
-func (c *conn) r2tForRead(cmd *iscsi.SCSICommand, f *Fault) {
+func (c *conn) r2tForRead(cmd *scsiCommand, f *Fault) {
 	size := f.R2T.Burst
 	if size == 0 {
 		size = 512
@@ -249,7 +253,7 @@ func (c *conn) r2tForRead(cmd *iscsi.SCSICommand, f *Fault) {
 
 // sendShaped sends the data of a command as a fault wants it, and reports
 // whether there was such a fault.
-func (c *conn) sendShaped(cmd *iscsi.SCSICommand, u *unit, off, total int64, f *Fault) bool {
+func (c *conn) sendShaped(cmd *scsiCommand, u *unit, off, total int64, f *Fault) bool {
 	switch f.Action {
 	case ActionDataReverse, ActionDataGap, ActionDataBeyond, ActionDataShort:
 	default:

@@ -2,7 +2,6 @@ package target
 
 import (
 	"io"
-	"net"
 	"testing"
 	"time"
 
@@ -23,8 +22,6 @@ func (f *feed) Read(p []byte) (int, error) {
 	f.b = f.b[n:]
 	return n, nil
 }
-
-func (f *feed) LocalAddr() net.Addr { return &net.TCPAddr{} }
 
 func fuzzServer(f *testing.F) *Server {
 	f.Helper()
@@ -61,7 +58,7 @@ func FuzzLogin(f *testing.F) {
 	f.Add(seed(&iscsi.LoginRequest{Transit: true, CurrentStage: 1, NextStage: 3}, pairs("InitiatorName=i", "SessionType=Discovery"),
 		&iscsi.TextRequest{Final: true, InitiatorTaskTag: 1, TargetTransferTag: iscsi.ReservedTag, ExpStatSN: 2}, pairs("SendTargets=All")))
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		c := newConn(s, &feed{b: b}, 1, 1)
+		c := newStream(s, &feed{b: b}, 1, 1)
 		c.run()
 	})
 }
@@ -86,8 +83,8 @@ func FuzzFullFeature(f *testing.F) {
 		f.Add(seed(&iscsi.SCSICommand{Final: true, Read: true, ExpectedDataTransferLength: 255, CDB: [16]byte{op, 4: 255, 9: 255}}, nil))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c := newConn(s, &feed{b: b}, 1, 1)
-		n := newNegotiation(s.nodes[0].own, false)
+		c := newStream(s, &feed{b: b}, 1, 1)
+		n := newNegotiation(s.nodes[0].own, false, false)
 		n.declared = true
 		n.value[keyInitialR2T] = 0
 		p := n.params()

@@ -19,6 +19,7 @@ type SessionInfo struct {
 	CID        uint16
 	Tag        int // portal group
 	Remote     string
+	ISER       bool // data by RDMA
 	Params     Params
 
 	PDUsIn, PDUsOut uint64
@@ -28,6 +29,8 @@ type SessionInfo struct {
 	// had been consumed: wrong, but done by initiators in use, so let through.
 	AckAhead                uint64
 	BytesRead, BytesWritten uint64
+	// RDMAReads and RDMAWrites are how many were posted.
+	RDMAReads, RDMAWrites uint64
 }
 
 // Sessions lists the sessions that are logged in, oldest first.
@@ -37,10 +40,11 @@ func (s *Server) Sessions() []SessionInfo {
 		n := c.session
 		info := SessionInfo{
 			Connection: c.number, Initiator: n.initiator, User: n.user, ISID: n.isid, TSIH: n.tsih, CID: n.cid,
-			Tag: c.tag, Remote: c.nc.RemoteAddr().String(), Params: n.params,
+			Tag: c.tag, Remote: c.remote, ISER: c.iser, Params: n.params,
 			PDUsIn: n.counters.pdusIn.Load(), PDUsOut: n.counters.pdusOut.Load(), Commands: n.counters.commands.Load(),
 			R2Ts: n.counters.r2ts.Load(), AckAhead: n.counters.ackAhead.Load(),
 			BytesRead: n.counters.bytesRead.Load(), BytesWritten: n.counters.bytesWritten.Load(),
+			RDMAReads: n.counters.rdmaReads.Load(), RDMAWrites: n.counters.rdmaWrites.Load(),
 		}
 		if n.node != nil {
 			info.Target = n.node.Name

@@ -2,7 +2,6 @@ package target
 
 import (
 	"errors"
-	"fmt"
 	"io"
 
 	"iscsictl/iscsi"
@@ -21,8 +20,8 @@ func newInput() input { return input{buf: make([]byte, inputSize)} }
 
 // fill waits until n bytes are there. Before it waits, it sends what is
 // pending, as the initiator may be waiting for that.
-func (c *conn) fill(n int) error {
-	in := &c.in
+func (m *stream) fill(n int) error {
+	in := &m.in
 	for in.w-in.r < n {
 		if in.r == in.w {
 			in.r, in.w = 0, 0
@@ -30,14 +29,14 @@ func (c *conn) fill(n int) error {
 			in.w = copy(in.buf, in.buf[in.r:in.w])
 			in.r = 0
 		}
-		if err := c.flush(); err != nil {
+		if err := m.flush(); err != nil {
 			return err
 		}
-		c.mu.Unlock()
-		m, err := c.nc.Read(in.buf[in.w:])
-		c.mu.Lock()
-		in.w += m
-		if m > 0 {
+		m.c.mu.Unlock()
+		k, err := m.nc.Read(in.buf[in.w:])
+		m.c.mu.Lock()
+		in.w += k
+		if k > 0 {
 			continue
 		}
 		if err == io.EOF && in.w > in.r {
@@ -51,22 +50,21 @@ func (c *conn) fill(n int) error {
 	return nil
 }
 
-// readHeader reads a PDU's header and additional header segments. The header
-// is valid until the next call.
-func (c *conn) readHeader() (*iscsi.BHS, error) {
-	if err := c.fill(iscsi.BHSLen); err != nil {
+// receive implements datamover. Additional header segments are dropped.
+func (m *stream) receive() (*iscsi.BHS, error) {
+	if err := m.fill(iscsi.BHSLen); err != nil {
 		return nil, err
 	}
-	in := &c.in
+	in := &m.in
 	h := &in.bhs
 	copy(h[:], in.buf[in.r:])
 	digest := 0
-	if c.headerDigest {
+	if m.headerDigest() {
 		digest = iscsi.DigestLen
 	}
 	if n := h.TotalAHSLength() + digest; n > 0 {
 		n += iscsi.BHSLen
-		if err := c.fill(n); err != nil {
+		if err := m.fill(n); err != nil {
 			return nil, err
 		}
 		head := in.buf[in.r : in.r+n-digest]
@@ -81,18 +79,17 @@ func (c *conn) readHeader() (*iscsi.BHS, error) {
 	return h, nil
 }
 
-// segment reads a data segment of n bytes and puts it into the task's data at
-// off; without a task it is dropped. It reports whether the digest was right.
-func (c *conn) segment(n int, t *task, off uint32) (intact bool, err error) {
+// segment implements datamover.
+func (m *stream) segment(n int, t *task, off uint32) (intact bool, err error) {
 	if n == 0 {
 		return true, nil
 	}
-	in := &c.in
-	digest := c.dataDigest
+	in := &m.in
+	digest := m.dataDigest()
 	var crc uint32
 	for left := n; left > 0; {
 		if in.r == in.w {
-			if err := c.fill(1); err != nil {
+			if err := m.fill(1); err != nil {
 				return false, err
 			}
 		}
@@ -107,11 +104,11 @@ func (c *conn) segment(n int, t *task, off uint32) (intact bool, err error) {
 		in.r += len(p)
 		left -= len(p)
 	}
-	return c.trailer(n, crc, digest)
+	return m.trailer(n, crc, digest)
 }
 
 // trailer reads padding and digest after n bytes of data.
-func (c *conn) trailer(n int, crc uint32, digest bool) (intact bool, err error) {
+func (m *stream) trailer(n int, crc uint32, digest bool) (intact bool, err error) {
 	pad, more := iscsi.Pad(n), 0
 	if digest {
 		more = iscsi.DigestLen
@@ -119,10 +116,10 @@ func (c *conn) trailer(n int, crc uint32, digest bool) (intact bool, err error) 
 	if pad+more == 0 {
 		return true, nil
 	}
-	if err := c.fill(pad + more); err != nil {
+	if err := m.fill(pad + more); err != nil {
 		return false, err
 	}
-	in := &c.in
+	in := &m.in
 	p := in.buf[in.r : in.r+pad+more]
 	in.r += pad + more
 	if digest {
@@ -131,18 +128,12 @@ func (c *conn) trailer(n int, crc uint32, digest bool) (intact bool, err error) 
 	return true, nil
 }
 
-func (c *conn) skip(n int) (intact bool, err error) { return c.segment(n, nil, 0) }
-
-// collect reads a data segment of n bytes into c.data. ok is false where its
-// digest is wrong; then the PDU h was rejected and is to be dropped
-// (RFC 7143 §7.8).
-func (c *conn) collect(h *iscsi.BHS) (ok bool, err error) {
-	n := h.DataSegmentLength()
-	c.data = c.data[:0]
-	in := &c.in
+// collect implements datamover.
+func (m *stream) collect(n int) (intact bool, err error) {
+	c, in := m.c, &m.in
 	for len(c.data) < n {
 		if in.r == in.w {
-			if err := c.fill(1); err != nil {
+			if err := m.fill(1); err != nil {
 				return false, err
 			}
 		}
@@ -153,18 +144,10 @@ func (c *conn) collect(h *iscsi.BHS) (ok bool, err error) {
 	if n == 0 {
 		return true, nil
 	}
-	digest := c.dataDigest
+	digest := m.dataDigest()
 	var crc uint32
 	if digest {
 		crc = iscsi.DigestUpdate(0, c.data)
 	}
-	intact, err := c.trailer(n, crc, digest)
-	if err != nil || intact {
-		return err == nil, err
-	}
-	if c.login != nil {
-		return false, fmt.Errorf("%v: data digest is wrong", h.Opcode())
-	}
-	c.reject(h, iscsi.RejectDataDigestError)
-	return false, nil
+	return m.trailer(n, crc, digest)
 }

@@ -18,12 +18,13 @@ type login struct {
 	first iscsi.LoginRequest
 	stage iscsi.Stage
 
-	text    []byte // of a request that goes on
-	answer  []byte // what is left of an answer that goes on
-	goesOn  bool   // the last response was not the whole answer
-	nextTo  bool   // the answer's last piece grants the transition
-	chunk   int    // most bytes in one answer, 0: what a PDU may have
-	endless bool   // by a fault
+	text    []byte   // of a request that goes on
+	answer  []byte   // what is left of an answer that goes on
+	goesOn  bool     // the last response was not the whole answer
+	nextTo  bool     // the answer's last piece grants the transition
+	chunk   int      // most bytes in one answer, 0: what a PDU may have
+	endless bool     // by a fault
+	forced  []string // key=value by faults
 
 	initiator string
 	discovery bool
@@ -121,11 +122,32 @@ func (c *conn) stepLogin() error {
 	if l.answer, err = c.answerLogin(keys); err != nil {
 		return err
 	}
+	l.answer = force(l.answer, l.forced)
+	l.forced = nil
 	if l.req.Transit && l.auth != nil && l.authMethod == "" {
 		return loginFailure(iscsi.LoginAuthenticationFailure, "the initiator offers no authentication")
 	}
 	l.nextTo = l.req.Transit && l.mayLeave()
 	return c.sendLogin()
+}
+
+// force puts pairs into text, in place of those with the same key.
+func force(text []byte, pairs []string) []byte {
+	for _, pair := range pairs {
+		key, value, _ := strings.Cut(pair, "=")
+		kept, err := splitKeys(text)
+		if err != nil {
+			return text
+		}
+		text = nil
+		for _, kv := range kept {
+			if kv.key != key {
+				text = appendKey(text, kv.key, kv.value)
+			}
+		}
+		text = appendKey(text, key, value)
+	}
+	return text
 }
 
 // answerLogin goes through the keys of one complete request.
@@ -203,7 +225,7 @@ func (c *conn) identify(keys []keyValue) error {
 		if err != nil {
 			return err
 		}
-		l.keys = newNegotiation(own, true)
+		l.keys = newNegotiation(own, true, c.iser)
 		l.setAuth(c, c.server.conf.Discovery)
 		return nil
 	}
@@ -218,7 +240,7 @@ func (c *conn) identify(keys []keyValue) error {
 	if l.chunk == 0 {
 		l.chunk = n.TextChunk
 	}
-	l.keys = newNegotiation(n.own, false)
+	l.keys = newNegotiation(n.own, false, c.iser)
 	if n.Redirect != nil {
 		return c.redirect(n.Redirect)
 	}
@@ -378,6 +400,9 @@ func (c *conn) sendLoginStatus(status iscsi.LoginStatus, text []byte) {
 // establish makes the session that the login has led to.
 func (c *conn) establish() error {
 	l := c.login
+	if l.node != nil && c.iser && !l.keys.seen[keyRDMAExtensions] {
+		return loginFailure(iscsi.LoginMissingParameter, "an iSER connection without RDMAExtensions=Yes")
+	}
 	s := &session{
 		initiator: l.initiator, isid: l.first.ISID, cid: l.first.CID,
 		node: l.node, params: l.keys.params(), tasks: make(map[uint32]*task),
@@ -392,8 +417,6 @@ func (c *conn) establish() error {
 func (c *conn) established() {
 	s := c.session
 	c.login = nil
-	c.headerDigest, c.dataDigest = s.params.HeaderDigest, s.params.DataDigest
-	_ = c.nc.SetReadDeadline(time.Time{})
 	if s.node != nil && !s.node.NoPowerOn {
 		s.attendAll(scsi.CodeReset)
 	}

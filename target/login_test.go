@@ -53,7 +53,7 @@ func TestNegotiation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := newNegotiation(own, false).take(tt.key, tt.offer)
+		got, err := newNegotiation(own, false, false).take(tt.key, tt.offer)
 		if err != nil || got != tt.answer {
 			t.Errorf("%s=%s with own %q: got %q, %v; want %q", tt.key, tt.offer, tt.own, got, err, tt.answer)
 		}
@@ -70,11 +70,11 @@ func TestNegotiationRefuses(t *testing.T) {
 		"MaxRecvDataSegmentLength=100", "MaxRecvDataSegmentLength=", "ErrorRecoveryLevel=3", "MaxConnections=0", "FirstBurstLength=1 ",
 	} {
 		key, value, _ := strings.Cut(kv, "=")
-		if got, err := newNegotiation(own, false).take(key, value); err == nil {
+		if got, err := newNegotiation(own, false, false).take(key, value); err == nil {
 			t.Errorf("%s: answered %q, want an error", kv, got)
 		}
 	}
-	n := newNegotiation(own, false)
+	n := newNegotiation(own, false, false)
 	if _, err := n.take("ImmediateData", "Yes"); err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,7 @@ type keySpec struct {
 	initial   int    // without negotiation (RFC 7143 §13); Yes and CRC32C are 1
 	own       string // this target's side if it is not configured
 	anySide   bool   // means something in discovery sessions too
+	iser      bool   // means something with iSER only (RFC 7145 §6)
 }
 
 // Indices of the keys in operationalKeys.
@@ -48,27 +49,33 @@ const (
 	keySequenceInOrder
 	keyRecoveryLevel
 	keyProtocolLevel
+	keyRDMAExtensions
+	keyInitiatorRecv
+	keyTargetRecv
 	numKeys
 )
 
 const maxSegment = 1<<24 - 1
 
 var operationalKeys = [numKeys]keySpec{
-	keyHeaderDigest:      {"HeaderDigest", ruleDigest, 0, 1, 0, "CRC32C,None", true},
-	keyDataDigest:        {"DataDigest", ruleDigest, 0, 1, 0, "CRC32C,None", true},
-	keyMaxConnections:    {"MaxConnections", ruleMin, 1, 65535, 1, "1", false},
-	keyInitialR2T:        {"InitialR2T", ruleOr, 0, 1, 1, "No", false},
-	keyImmediateData:     {"ImmediateData", ruleAnd, 0, 1, 1, "Yes", false},
-	keyMaxRecv:           {"MaxRecvDataSegmentLength", ruleDeclare, 512, maxSegment, 8192, "262144", true},
-	keyMaxBurst:          {"MaxBurstLength", ruleMin, 512, maxSegment, 262144, "1048576", false},
-	keyFirstBurst:        {"FirstBurstLength", ruleMin, 512, maxSegment, 65536, "262144", false},
-	keyTime2Wait:         {"DefaultTime2Wait", ruleMax, 0, 3600, 2, "0", true},
-	keyTime2Retain:       {"DefaultTime2Retain", ruleMin, 0, 3600, 20, "0", true},
-	keyMaxOutstandingR2T: {"MaxOutstandingR2T", ruleMin, 1, 65535, 1, "16", false},
-	keyPDUInOrder:        {"DataPDUInOrder", ruleOr, 0, 1, 1, "Yes", false},
-	keySequenceInOrder:   {"DataSequenceInOrder", ruleOr, 0, 1, 1, "Yes", false},
-	keyRecoveryLevel:     {"ErrorRecoveryLevel", ruleMin, 0, 2, 0, "0", true},
-	keyProtocolLevel:     {"iSCSIProtocolLevel", ruleMin, 0, 31, 1, "1", true},
+	keyHeaderDigest:      {"HeaderDigest", ruleDigest, 0, 1, 0, "CRC32C,None", true, false},
+	keyDataDigest:        {"DataDigest", ruleDigest, 0, 1, 0, "CRC32C,None", true, false},
+	keyMaxConnections:    {"MaxConnections", ruleMin, 1, 65535, 1, "1", false, false},
+	keyInitialR2T:        {"InitialR2T", ruleOr, 0, 1, 1, "No", false, false},
+	keyImmediateData:     {"ImmediateData", ruleAnd, 0, 1, 1, "Yes", false, false},
+	keyMaxRecv:           {"MaxRecvDataSegmentLength", ruleDeclare, 512, maxSegment, 8192, "262144", true, false},
+	keyMaxBurst:          {"MaxBurstLength", ruleMin, 512, maxSegment, 262144, "1048576", false, false},
+	keyFirstBurst:        {"FirstBurstLength", ruleMin, 512, maxSegment, 65536, "262144", false, false},
+	keyTime2Wait:         {"DefaultTime2Wait", ruleMax, 0, 3600, 2, "0", true, false},
+	keyTime2Retain:       {"DefaultTime2Retain", ruleMin, 0, 3600, 20, "0", true, false},
+	keyMaxOutstandingR2T: {"MaxOutstandingR2T", ruleMin, 1, 65535, 1, "16", false, false},
+	keyPDUInOrder:        {"DataPDUInOrder", ruleOr, 0, 1, 1, "Yes", false, false},
+	keySequenceInOrder:   {"DataSequenceInOrder", ruleOr, 0, 1, 1, "Yes", false, false},
+	keyRecoveryLevel:     {"ErrorRecoveryLevel", ruleMin, 0, 2, 0, "0", true, false},
+	keyProtocolLevel:     {"iSCSIProtocolLevel", ruleMin, 0, 31, 1, "1", true, false},
+	keyRDMAExtensions:    {"RDMAExtensions", ruleAnd, 0, 1, 0, "Yes", false, true},
+	keyInitiatorRecv:     {"InitiatorRecvDataSegmentLength", ruleMin, 512, maxSegment, 8192, "8192", false, true},
+	keyTargetRecv:        {"TargetRecvDataSegmentLength", ruleMin, 512, maxSegment, 8192, "8192", false, true},
 }
 
 // Answers that are no values (RFC 7143 §6.2).
@@ -121,6 +128,8 @@ func newOwnKeys(set map[string]string, offer []string) (*ownKeys, error) {
 	switch {
 	case o.value[keyMaxConnections] != 1:
 		return nil, fmt.Errorf("MaxConnections=%s: only 1 is served", o.text[keyMaxConnections])
+	case o.value[keyInitiatorRecv] > iserSegment, o.value[keyTargetRecv] > iserSegment:
+		return nil, fmt.Errorf("data segments on iSER have at most %d bytes here", iserSegment)
 	case o.value[keyRecoveryLevel] != 0:
 		return nil, fmt.Errorf("ErrorRecoveryLevel=%s: only 0 is served", o.text[keyRecoveryLevel])
 	}
@@ -202,14 +211,15 @@ func (k *keySpec) format(v int) string {
 type negotiation struct {
 	own       *ownKeys
 	discovery bool
+	iser      bool
 	value     [numKeys]int
 	seen      [numKeys]bool // the initiator has spoken
 	offered   [numKeys]bool // proposed by us, not answered yet
 	declared  bool          // our MaxRecvDataSegmentLength is told
 }
 
-func newNegotiation(own *ownKeys, discovery bool) *negotiation {
-	n := &negotiation{own: own, discovery: discovery}
+func newNegotiation(own *ownKeys, discovery, iser bool) *negotiation {
+	n := &negotiation{own: own, discovery: discovery, iser: iser}
 	for i := range operationalKeys {
 		n.value[i] = operationalKeys[i].initial
 	}
@@ -220,7 +230,7 @@ func newNegotiation(own *ownKeys, discovery bool) *negotiation {
 // An error ends the login (RFC 7143 §7.12).
 func (n *negotiation) take(name, value string) (answer string, err error) {
 	i := keyIndex(name)
-	if i < 0 {
+	if i < 0 || operationalKeys[i].iser && !n.iser {
 		return otherKey(name), nil
 	}
 	k := &operationalKeys[i]
@@ -263,9 +273,9 @@ func (k *keySpec) outcome(a, b int) int {
 func (n *negotiation) chooseDigest(i int, list string) (int, error) {
 	for _, d := range strings.Split(list, ",") {
 		switch {
-		case d == "None" && n.own.digest[i][0]:
+		case d == "None" && (n.own.digest[i][0] || n.iser):
 			return 0, nil
-		case d == "CRC32C" && n.own.digest[i][1]:
+		case d == "CRC32C" && n.own.digest[i][1] && !n.iser:
 			return 1, nil
 		}
 	}
@@ -310,14 +320,15 @@ func otherKey(name string) string {
 }
 
 // proposals appends what the target says of its own accord in the operational
-// stage: its MaxRecvDataSegmentLength, and what it was told to offer.
+// stage: its MaxRecvDataSegmentLength, which iSER has no use for, and what it
+// was told to offer.
 func (n *negotiation) proposals(text []byte) []byte {
-	if !n.declared {
+	if !n.declared && !n.iser {
 		n.declared = true
 		text = appendKey(text, operationalKeys[keyMaxRecv].name, n.own.text[keyMaxRecv])
 	}
 	for i := range operationalKeys {
-		if n.own.offer[i] && i != keyMaxRecv && !n.seen[i] && !n.offered[i] && (!n.discovery || operationalKeys[i].anySide) {
+		if n.own.offer[i] && i != keyMaxRecv && (n.iser || !operationalKeys[i].iser) && !n.seen[i] && !n.offered[i] && (!n.discovery || operationalKeys[i].anySide) {
 			n.offered[i] = true
 			text = appendKey(text, operationalKeys[i].name, n.own.text[i])
 		}
@@ -342,6 +353,7 @@ type Params struct {
 	MaxOutstandingR2T        int
 	DefaultTime2Wait         int // seconds
 	DefaultTime2Retain       int // seconds
+	RDMAExtensions           bool
 }
 
 func (n *negotiation) params() Params {
@@ -360,6 +372,11 @@ func (n *negotiation) params() Params {
 		MaxOutstandingR2T:   v[keyMaxOutstandingR2T],
 		DefaultTime2Wait:    v[keyTime2Wait],
 		DefaultTime2Retain:  v[keyTime2Retain],
+		RDMAExtensions:      v[keyRDMAExtensions] == 1,
+	}
+	if n.iser { // RFC 7145 §6.4, §6.5
+		p.MaxSend, p.MaxRecv = v[keyInitiatorRecv], v[keyTargetRecv]
+		return p
 	}
 	if n.declared {
 		p.MaxRecv = n.own.value[keyMaxRecv]

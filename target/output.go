@@ -27,33 +27,10 @@ func newOutput() output {
 	return output{head: make([]byte, 0, outputHead), iov: make(net.Buffers, 0, outputVecs+3)}
 }
 
-// corruption is what a fault does to a PDU that is sent.
-type corruption struct {
-	header, data bool // the digest is wrong
-}
-
-// send queues the PDU whose header is in c.h, with its data. With ref, data is
-// not copied: it must stay as it is until it was sent. Errors are kept for
-// serve.
-func (c *conn) send(data []byte, ref bool) {
-	if c.silent {
-		return
-	}
-	var bad corruption
-	if c.server.faults.some.Load() {
-		var swallowed bool
-		if swallowed, bad = c.sentFaults(data); swallowed {
-			return
-		}
-	}
-	c.queue(data, ref, bad)
-}
-
-func (c *conn) queue(data []byte, ref bool, bad corruption) {
-	if c.login == nil {
-		c.session.counters.pdusOut.Add(1)
-	}
-	dataDigest := c.dataDigest && len(data) > 0
+// queue implements datamover.
+func (m *stream) queue(data []byte, ref bool, as distortion) {
+	c := m.c
+	dataDigest := m.dataDigest() && len(data) > 0
 	pad := iscsi.Pad(len(data))
 	// The digest and the bytes must be of one moment, but the medium may
 	// change: with a digest, data is copied.
@@ -62,9 +39,9 @@ func (c *conn) queue(data []byte, ref bool, bad corruption) {
 	if !ref {
 		need += len(data)
 	}
-	o := &c.out
+	o := &m.out
 	if len(o.head)+need > cap(o.head) || o.size >= outputLimit || len(o.iov) >= outputVecs {
-		if c.flush() != nil {
+		if m.flush() != nil {
 			return
 		}
 		if need > cap(o.head) { // longer than anything that is built here
@@ -72,8 +49,8 @@ func (c *conn) queue(data []byte, ref bool, bad corruption) {
 		}
 	}
 	o.head = append(o.head, c.h[:]...)
-	if c.headerDigest {
-		o.appendDigest(iscsi.DigestUpdate(0, c.h[:]), bad.header)
+	if m.headerDigest() {
+		o.appendDigest(iscsi.DigestUpdate(0, c.h[:]), as.header)
 	}
 	if ref {
 		o.iov = append(o.iov, o.head[o.tail:], data)
@@ -84,7 +61,7 @@ func (c *conn) queue(data []byte, ref bool, bad corruption) {
 	o.head = append(o.head, zeroes[:pad]...)
 	if dataDigest {
 		start := len(o.head) - pad - len(data)
-		o.appendDigest(iscsi.DigestUpdate(0, o.head[start:]), bad.data)
+		o.appendDigest(iscsi.DigestUpdate(0, o.head[start:]), as.data)
 	}
 	o.size += iscsi.BHSLen + len(data)
 }
@@ -100,9 +77,9 @@ func (o *output) appendDigest(crc uint32, wrong bool) {
 	iscsi.PutDigest(o.head[n:], crc)
 }
 
-// flush sends everything that is queued.
-func (c *conn) flush() error {
-	o := &c.out
+// flush implements datamover.
+func (m *stream) flush() error {
+	c, o := m.c, &m.out
 	if c.err != nil {
 		return c.err
 	}
@@ -113,8 +90,23 @@ func (c *conn) flush() error {
 		return nil
 	}
 	o.sent = o.iov
-	_, err := o.sent.WriteTo(c.nc)
+	_, err := o.sent.WriteTo(m.nc)
 	o.head, o.iov, o.tail, o.size = o.head[:0], o.iov[:0], 0, 0
 	c.err = err
 	return err
+}
+
+// raw implements datamover.
+func (m *stream) raw(b []byte) error {
+	_, err := m.nc.Write(b)
+	return err
+}
+
+// truncated implements datamover.
+func (m *stream) truncated(n int, data []byte) {
+	for _, p := range [][]byte{m.c.h[:], data} {
+		p = p[:min(n, len(p))]
+		n -= len(p)
+		_, _ = m.nc.Write(p) // the connection ends in any case
+	}
 }

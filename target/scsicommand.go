@@ -8,11 +8,21 @@ import (
 // moreImmediate is how many immediate commands may wait beside the window.
 const moreImmediate = 64
 
+// scsiCommand is a SCSI Command as it came.
+type scsiCommand struct {
+	iscsi.SCSICommand
+	memory iscsi.ISERHeader // iSER: the initiator's memory for its data
+}
+
 // onCommand takes a SCSI Command (RFC 7143 §11.3).
 func (c *conn) onCommand(h *iscsi.BHS) error {
 	cmd := &c.cmd
 	if err := cmd.Decode(h); err != nil {
 		return c.broken("%v", err)
+	}
+	cmd.memory = c.lent
+	if err := c.checkMemory(cmd); err != nil {
+		return err
 	}
 	s := c.session
 	ok, err := c.takeCmdSN(cmd.CmdSN, cmd.Immediate)
@@ -20,8 +30,7 @@ func (c *conn) onCommand(h *iscsi.BHS) error {
 		return err
 	}
 	if !ok {
-		_, err := c.skip(cmd.DataSegmentLength)
-		return err
+		return c.skip(cmd.DataSegmentLength)
 	}
 	if len(s.tasks) > 0 {
 		if _, busy := s.tasks[cmd.InitiatorTaskTag]; busy {
@@ -42,14 +51,13 @@ func (c *conn) onCommand(h *iscsi.BHS) error {
 		t := s.newTask(cmd)
 		s.tasks[cmd.InitiatorTaskTag] = t
 		c.hold(t, f)
-		_, err := c.skip(cmd.DataSegmentLength)
-		return err
+		return c.skip(cmd.DataSegmentLength)
 	}
 	if cmd.Write {
 		v, u := c.judge(cmd, f)
 		return c.beginWrite(h, cmd, u, v, f)
 	}
-	if _, err := c.skip(cmd.DataSegmentLength); err != nil {
+	if err := c.skip(cmd.DataSegmentLength); err != nil {
 		return err
 	}
 	v, u := c.judge(cmd, f)
@@ -58,7 +66,7 @@ func (c *conn) onCommand(h *iscsi.BHS) error {
 }
 
 // judge finds out what a command asks for.
-func (c *conn) judge(cmd *iscsi.SCSICommand, f *Fault) (verdict, *unit) {
+func (c *conn) judge(cmd *scsiCommand, f *Fault) (verdict, *unit) {
 	number, ok := lunNumber(cmd.LUN)
 	var u *unit
 	if ok {
@@ -136,7 +144,7 @@ func (c *conn) beforeExecution(u *unit, r *request, op scsi.Opcode) (v verdict, 
 }
 
 // carryOut does what a command without data from the initiator asks for.
-func (c *conn) carryOut(cmd *iscsi.SCSICommand, u *unit, v verdict, f *Fault) {
+func (c *conn) carryOut(cmd *scsiCommand, u *unit, v verdict, f *Fault) {
 	switch v.kind {
 	case verdictStatus:
 		c.respond(cmd, v, 0, 0, 0)
@@ -154,7 +162,7 @@ func (c *conn) carryOut(cmd *iscsi.SCSICommand, u *unit, v verdict, f *Fault) {
 }
 
 // expected is how many bytes the initiator expects to be moved.
-func expected(cmd *iscsi.SCSICommand) int64 {
+func expected(cmd *scsiCommand) int64 {
 	if !cmd.Read && !cmd.Write {
 		return 0
 	}
@@ -164,10 +172,13 @@ func expected(cmd *iscsi.SCSICommand) int64 {
 // respond ends a command with a SCSI Response. moved is how many bytes went
 // over the wire, full how many the command has, and pdus the number of R2T and
 // Data-In PDUs (RFC 7143 §11.4).
-func (c *conn) respond(cmd *iscsi.SCSICommand, v verdict, moved, full int64, pdus uint32) {
+func (c *conn) respond(cmd *scsiCommand, v verdict, moved, full int64, pdus uint32) {
 	r := iscsi.SCSIResponse{
 		Response: iscsi.ResponseCompleted, Status: uint8(v.status),
 		InitiatorTaskTag: cmd.InitiatorTaskTag, StatSN: c.nextStatSN(), ExpDataSN: pdus,
+	}
+	if c.iser { // RDMA is not counted
+		r.ExpDataSN = 0
 	}
 	r.ExpCmdSN, r.MaxCmdSN = c.window()
 	r.Overflow, r.Underflow, r.Residual = residual(expected(cmd), moved, full)
@@ -179,6 +190,7 @@ func (c *conn) respond(cmd *iscsi.SCSICommand, v verdict, moved, full int64, pdu
 	}
 	r.DataSegmentLength = len(sense)
 	r.Encode(&c.h)
+	c.answered = cmd.memory
 	c.send(sense, false)
 }
 

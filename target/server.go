@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"iscsictl/iscsi"
+	"iscsictl/transport/rdma"
 )
 
 // Server serves the targets of a Config.
@@ -32,9 +33,12 @@ type Server struct {
 	wait      sync.WaitGroup
 }
 
+// listener is a portal that is served.
 type listener struct {
-	net.Listener
-	tag int
+	io.Closer
+	address string
+	tag     int
+	iser    bool
 }
 
 // maxConns is how many connections a server has at most.
@@ -107,47 +111,73 @@ func (s *Server) Serve(l net.Listener) error { return s.ServePortal(l, defaultTa
 // ServePortal is Serve with another portal group tag. It returns nil after
 // Close.
 func (s *Server) ServePortal(l net.Listener, tag int) error {
+	return s.accept(listener{l, l.Addr().String(), tag, false}, func() error {
+		nc, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		if !s.start(func(number int) *conn { return newStream(s, nc, number, tag) }) {
+			_ = nc.Close()
+		}
+		return nil
+	})
+}
+
+// ServeISER is ServePortal for iSER: it accepts RDMA connections.
+func (s *Server) ServeISER(l rdma.Listener, tag int) error {
+	return s.accept(listener{l, l.Addr().String(), tag, true}, func() error {
+		r, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		if !s.start(func(number int) *conn { return newISER(s, r, number, tag) }) {
+			_ = r.Reject(nil)
+		}
+		return nil
+	})
+}
+
+// accept calls next, which takes in one connection, until Close.
+func (s *Server) accept(l listener, next func() error) error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		_ = l.Close()
 		return net.ErrClosed
 	}
-	s.listeners = append(s.listeners, listener{l, tag})
+	s.listeners = append(s.listeners, l)
 	s.wait.Add(1)
 	s.mu.Unlock()
 	defer s.wait.Done()
 	defer s.forget(l)
 	for {
-		nc, err := l.Accept()
-		if err != nil {
+		if err := next(); err != nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if s.closed {
 				return nil
 			}
-			return fmt.Errorf("portal %v: %w", l.Addr(), err)
+			return fmt.Errorf("portal %s: %w", l.address, err)
 		}
-		s.start(nc, tag)
 	}
 }
 
-func (s *Server) forget(l net.Listener) {
+func (s *Server) forget(l listener) {
 	_ = l.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.listeners = slices.DeleteFunc(s.listeners, func(o listener) bool { return o.Listener == l })
+	s.listeners = slices.DeleteFunc(s.listeners, func(o listener) bool { return o.Closer == l.Closer })
 }
 
-func (s *Server) start(nc net.Conn, tag int) {
+// start makes a connection and serves it, unless there are too many.
+func (s *Server) start(open func(number int) *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || len(s.conns) >= maxConns {
-		_ = nc.Close()
-		return
+		return false
 	}
 	s.accepted++
-	c := newConn(s, nc, s.accepted, tag)
+	c := open(s.accepted)
 	s.conns[c] = struct{}{}
 	s.wait.Add(1)
 	go func() {
@@ -157,20 +187,25 @@ func (s *Server) start(nc net.Conn, tag int) {
 		defer s.mu.Unlock()
 		delete(s.conns, c)
 	}()
+	return true
 }
 
-// portals are those that SendTargets lists.
-func (s *Server) portals() []Portal {
+// portals are those that SendTargets lists: where data moves as on the
+// connection that asks, as an initiator could not tell them apart.
+func (s *Server) portals(iser bool) []Portal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []Portal
-	for _, l := range s.listeners {
-		list = append(list, Portal{l.Addr().String(), l.tag})
-	}
-	for _, p := range s.conf.Portals {
-		if !slices.Contains(list, p) {
+	add := func(p Portal) {
+		if p.ISER == iser && !slices.ContainsFunc(list, func(o Portal) bool { return o.Address == p.Address && o.Tag == p.Tag }) {
 			list = append(list, p)
 		}
+	}
+	for _, l := range s.listeners {
+		add(Portal{Address: l.address, Tag: l.tag, ISER: l.iser})
+	}
+	for _, p := range s.conf.Portals {
+		add(p)
 	}
 	return list
 }

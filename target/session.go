@@ -37,6 +37,7 @@ type counters struct {
 	r2ts                    atomic.Uint64
 	ackAhead                atomic.Uint64
 	bytesRead, bytesWritten atomic.Uint64
+	rdmaReads, rdmaWrites   atomic.Uint64
 }
 
 func (s *session) discovery() bool { return s.node == nil }
@@ -105,7 +106,8 @@ func (p Params) LogValue() slog.Value {
 		slog.Bool("InitialR2T", p.InitialR2T), slog.Bool("ImmediateData", p.ImmediateData),
 		slog.Int("MaxSend", p.MaxSend), slog.Int("MaxRecv", p.MaxRecv),
 		slog.Int("MaxBurstLength", p.MaxBurstLength), slog.Int("FirstBurstLength", p.FirstBurstLength),
-		slog.Int("MaxOutstandingR2T", p.MaxOutstandingR2T))
+		slog.Int("MaxOutstandingR2T", p.MaxOutstandingR2T),
+		slog.Bool("RDMAExtensions", p.RDMAExtensions))
 }
 
 // onNOPOut answers a ping, or takes the answer to ours (RFC 7143 §11.18).
@@ -174,7 +176,7 @@ func (c *conn) onLogout(h *iscsi.BHS) error {
 	if err := p.Decode(h); err != nil {
 		return c.broken("%v", err)
 	}
-	if _, err := c.skip(h.DataSegmentLength()); err != nil {
+	if err := c.skip(h.DataSegmentLength()); err != nil {
 		return err
 	}
 	if ok, err := c.takeCmdSN(p.CmdSN, p.Immediate); err != nil || !ok {

@@ -3,13 +3,12 @@ package target
 import (
 	"time"
 
-	"iscsictl/iscsi"
 	"iscsictl/scsi"
 )
 
 // task is a command that waits: for its data, or because a fault holds it.
 type task struct {
-	cmd  iscsi.SCSICommand
+	cmd  scsiCommand
 	unit *unit
 	next *task // free list
 
@@ -23,7 +22,8 @@ type task struct {
 	unsolicited bool   // unsolicited Data-Out is to come
 	given       uint32 // bytes that came without an R2T
 	dataSN      uint32 // of the next unsolicited Data-Out
-	asked       uint32 // R2Ts cover the data up to here
+	begun       bool   // the unsolicited data is there
+	asked       uint32 // R2Ts or RDMA Reads cover the data up to here
 	r2tSN       uint32 // of the next R2T
 	bursts      []burst
 	plan        []span // by a fault: R2Ts to come, instead of those that follow from asked
@@ -32,9 +32,10 @@ type task struct {
 	held    bool // by a fault
 	delay   time.Duration
 	aborted bool
+	queued  bool // iSER: waits for room to read into
 }
 
-// burst is an R2T that is being answered.
+// burst is an R2T that is being answered, or an RDMA Read.
 type burst struct {
 	ttt          uint32
 	offset, size uint32 // bytes
@@ -67,7 +68,7 @@ func (t *task) fail(v verdict) {
 
 func (t *task) abort() { t.aborted = true }
 
-func (s *session) newTask(cmd *iscsi.SCSICommand) *task {
+func (s *session) newTask(cmd *scsiCommand) *task {
 	t := s.free
 	if t == nil {
 		t = &task{}

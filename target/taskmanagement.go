@@ -12,13 +12,14 @@ func (c *conn) onTaskManagement(h *iscsi.BHS) error {
 	if err := p.Decode(h); err != nil {
 		return c.broken("%v", err)
 	}
-	if _, err := c.skip(h.DataSegmentLength()); err != nil {
+	if err := c.skip(h.DataSegmentLength()); err != nil {
 		return err
 	}
 	if ok, err := c.takeCmdSN(p.CmdSN, p.Immediate); err != nil || !ok {
 		return err
 	}
 	response := c.manage(&p)
+	c.mover.settle() // after the response, memory of aborted tasks must be left alone
 	r := iscsi.TaskManagementResponse{
 		Response: response, InitiatorTaskTag: p.InitiatorTaskTag, StatSN: c.nextStatSN(),
 	}

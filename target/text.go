@@ -101,7 +101,7 @@ func (c *conn) appendTarget(text []byte, n *node) []byte {
 	start := len(text)
 	text = appendKey(text, "TargetName", n.Name)
 	found := false
-	for _, p := range c.server.portals() {
+	for _, p := range c.server.portals(c.iser) {
 		if n.reachable(p.Tag) {
 			text = appendKey(text, "TargetAddress", fmt.Sprintf("%s,%d", c.visible(p.Address), p.Tag))
 			found = true
@@ -123,7 +123,7 @@ func (c *conn) visible(address string) string {
 	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
 		return address
 	}
-	local, _, err := net.SplitHostPort(c.nc.LocalAddr().String())
+	local, _, err := net.SplitHostPort(c.local)
 	if err != nil {
 		return address
 	}

@@ -1,11 +1,15 @@
 // Command iscsitarget is an iSCSI target for tests and demonstration. It is
 // not a product: see package target.
 //
+// An iSER portal is one for iSER on software iWARP; it has a port of its own:
+//
+//	iscsitarget --portal 127.0.0.1:3260 --iser 127.0.0.1:3261 --target iqn.2012-06.com.example:disk --lun size=64m
+//
 // What does not fit into options goes into a file for --config, which is a
 // target.Config in JSON:
 //
 //	{
-//	  "portals": [{"address": "127.0.0.1:3260"}],
+//	  "portals": [{"address": "127.0.0.1:3260"}, {"address": "127.0.0.1:3261", "iser": true}],
 //	  "targets": [{
 //	    "name": "iqn.2012-06.com.example:disk",
 //	    "luns": [{"lun": 0, "size": "64m", "thin": true}],
@@ -52,18 +56,19 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 	return &cli.App{
 		Name:      "iscsitarget",
 		Usage:     "an iSCSI target for tests and demonstration",
-		UsageText: "iscsitarget [--portal ADDR:PORT[,TAG]]... --target IQN --lun OPTIONS... [--target IQN --lun OPTIONS...]...\niscsitarget --config FILE [--portal ADDR:PORT[,TAG]]...",
+		UsageText: "iscsitarget [--portal ADDR:PORT[,TAG]]... [--iser ADDR:PORT[,TAG]]... --target IQN --lun OPTIONS... [--target IQN --lun OPTIONS...]...\niscsitarget --config FILE [--portal ADDR:PORT[,TAG]]... [--iser ADDR:PORT[,TAG]]...",
 		Writer:    stdout, ErrWriter: stderr,
 		HideHelpCommand: true, DisableSliceFlagSeparator: true,
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return err },
 		Flags: []cli.Flag{
 			&cli.StringSliceFlag{Name: "portal", Usage: "listen on `ADDR:PORT[,TAG]`; port 0 takes a free one (default: 127.0.0.1:3260)"},
+			&cli.StringSliceFlag{Name: "iser", Usage: "listen on `ADDR:PORT[,TAG]` for iSER on software iWARP"},
 			&cli.GenericFlag{Name: "target", Value: (*targetFlag)(t), Usage: "add a target named `IQN`"},
 			&cli.GenericFlag{Name: "lun", Value: (*lunFlag)(t), Usage: "add a logical unit to the last target; `OPTIONS` are" +
 				" size=64m,block=4096,file=PATH,lun=N,null,thin,ro,wce with commas"},
 			&cli.StringFlag{Name: "config", Usage: "read targets, portals, CHAP and faults from `FILE` in JSON"},
-			&cli.StringFlag{Name: "ready-file", Usage: "write the portals to `PATH`, one a line, once they are served"},
+			&cli.StringFlag{Name: "ready-file", Usage: "write the portals to `PATH`, one a line, those for iSER last, once they are served"},
 			&cli.BoolFlag{Name: "verbose", Usage: "log every session with what was negotiated"},
 		},
 		Action: func(ctx *cli.Context) error { return run(ctx, t) },
@@ -151,12 +156,15 @@ func configure(ctx *cli.Context, t *targets) (target.Config, error) {
 	if len(conf.Targets) == 0 {
 		return conf, errors.New("no targets; give --target and --lun, or --config (see --help)")
 	}
-	for _, text := range ctx.StringSlice("portal") {
-		p, err := parsePortal(text)
-		if err != nil {
-			return conf, err
+	for _, flag := range []string{"portal", "iser"} {
+		for _, text := range ctx.StringSlice(flag) {
+			p, err := parsePortal(text)
+			if err != nil {
+				return conf, err
+			}
+			p.ISER = flag == "iser"
+			conf.Portals = append(conf.Portals, p)
 		}
-		conf.Portals = append(conf.Portals, p)
 	}
 	if len(conf.Portals) == 0 {
 		conf.Portals = []target.Portal{{Address: "127.0.0.1:3260"}}
@@ -189,23 +197,23 @@ func run(ctx *cli.Context, t *targets) error {
 	if err != nil {
 		return err
 	}
-	listeners, tags, err := listen(conf.Portals)
+	portals, err := listen(ctx.Context, conf.Portals)
 	if err != nil {
 		return err
 	}
 	conf.Portals = nil // the listeners are listed with their real ports
 	server, err := target.New(conf)
 	if err != nil {
-		return errors.Join(err, closeAll(listeners))
+		return errors.Join(err, closeAll(portals))
 	}
 	defer server.Close()
-	failed := make(chan error, len(listeners))
-	for i, l := range listeners {
-		go func() { failed <- server.ServePortal(l, tags[i]) }()
+	failed := make(chan error, len(portals))
+	for _, p := range portals {
+		go func() { failed <- p.serve(server) }()
 	}
-	announce(ctx.App.Writer, server, listeners, tags)
+	announce(ctx.App.Writer, server, portals)
 	if path := ctx.String("ready-file"); path != "" {
-		if err := writeReady(path, listeners); err != nil {
+		if err := writeReady(path, portals); err != nil {
 			return err
 		}
 	}
@@ -217,33 +225,68 @@ func run(ctx *cli.Context, t *targets) error {
 	}
 }
 
-func listen(portals []target.Portal) (listeners []net.Listener, tags []int, err error) {
-	for _, p := range portals {
-		l, err := net.Listen("tcp", p.Address)
-		if err != nil {
-			return nil, nil, errors.Join(err, closeAll(listeners))
-		}
-		tag := p.Tag
-		if tag == 0 {
-			tag = 1
-		}
-		listeners, tags = append(listeners, l), append(tags, tag)
-	}
-	return listeners, tags, nil
+// portal is one that is listened at.
+type portal struct {
+	address string
+	tag     int
+	iser    bool
+	serve   func(*target.Server) error
+	close   func() error
 }
 
-func closeAll(listeners []net.Listener) error {
+// listen opens the portals, those for iSER last.
+func listen(ctx context.Context, list []target.Portal) (portals []portal, err error) {
+	for _, iser := range []bool{false, true} {
+		for _, conf := range list {
+			if conf.ISER != iser {
+				continue
+			}
+			p, err := listenAt(ctx, conf)
+			if err != nil {
+				return nil, errors.Join(err, closeAll(portals))
+			}
+			portals = append(portals, p)
+		}
+	}
+	return portals, nil
+}
+
+func listenAt(ctx context.Context, conf target.Portal) (portal, error) {
+	p := portal{tag: max(conf.Tag, 1), iser: conf.ISER}
+	if conf.ISER {
+		l, err := target.ListenISER(ctx, conf)
+		if err != nil {
+			return p, err
+		}
+		p.address, p.close = l.Addr().String(), l.Close
+		p.serve = func(s *target.Server) error { return s.ServeISER(l, p.tag) }
+		return p, nil
+	}
+	l, err := net.Listen("tcp", conf.Address)
+	if err != nil {
+		return p, err
+	}
+	p.address, p.close = l.Addr().String(), l.Close
+	p.serve = func(s *target.Server) error { return s.ServePortal(l, p.tag) }
+	return p, nil
+}
+
+func closeAll(portals []portal) error {
 	var err error
-	for _, l := range listeners {
-		err = errors.Join(err, l.Close())
+	for _, p := range portals {
+		err = errors.Join(err, p.close())
 	}
 	return err
 }
 
-func announce(w io.Writer, server *target.Server, listeners []net.Listener, tags []int) {
+func announce(w io.Writer, server *target.Server, portals []portal) {
 	fmt.Fprintln(w, "iscsitarget: for tests and demonstration only; do not keep data here that you need")
-	for i, l := range listeners {
-		fmt.Fprintf(w, "portal %v,%d\n", l.Addr(), tags[i])
+	for _, p := range portals {
+		kind := ""
+		if p.iser {
+			kind = " (iSER)"
+		}
+		fmt.Fprintf(w, "portal %s,%d%s\n", p.address, p.tag, kind)
 	}
 	for _, line := range server.Describe() {
 		fmt.Fprintln(w, line)
@@ -252,10 +295,10 @@ func announce(w io.Writer, server *target.Server, listeners []net.Listener, tags
 
 // writeReady puts the file in place whole, so that a reader sees all or
 // nothing.
-func writeReady(path string, listeners []net.Listener) error {
+func writeReady(path string, portals []portal) error {
 	var b strings.Builder
-	for _, l := range listeners {
-		fmt.Fprintln(&b, l.Addr())
+	for _, p := range portals {
+		fmt.Fprintln(&b, p.address)
 	}
 	if err := os.WriteFile(path+".new", []byte(b.String()), 0o600); err != nil {
 		return err

@@ -35,7 +35,7 @@ func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	ready := filepath.Join(dir, "ready")
 	config := filepath.Join(dir, "config")
-	if err := os.WriteFile(config, []byte(`{"targets": [{"name": "iqn.2024-01.example:c", "luns": [{"size": "1m"}]}]}`), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(`{"portals": [{"address": "127.0.0.1:0", "iser": true}], "targets": [{"name": "iqn.2024-01.example:c", "luns": [{"size": "1m"}]}]}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -44,7 +44,7 @@ func TestRun(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- newApp(&stdout, &stderr).RunContext(ctx, []string{
-			"iscsitarget", "-portal", "127.0.0.1:0,5", "--portal", "127.0.0.1:0", "--ready-file", ready,
+			"iscsitarget", "--iser", "127.0.0.1:0,7", "-portal", "127.0.0.1:0,5", "--portal", "127.0.0.1:0", "--ready-file", ready,
 			"--target", "iqn.2024-01.example:a", "--lun", "size=1m", "--lun", "null,ro",
 			"--target", "iqn.2024-01.example:b", "--lun", "size=2m,thin", "--config", config,
 		})
@@ -65,11 +65,12 @@ func TestRun(t *testing.T) {
 	}
 	b, err := os.ReadFile(ready)
 	portals := strings.Fields(string(b))
-	if err != nil || len(portals) != 2 {
+	if err != nil || len(portals) != 4 {
 		t.Fatalf("ready file %q, %v", b, err)
 	}
 	want := "iscsitarget: for tests and demonstration only; do not keep data here that you need\n" +
 		"portal " + portals[0] + ",5\nportal " + portals[1] + ",1\n" +
+		"portal " + portals[2] + ",1 (iSER)\nportal " + portals[3] + ",7 (iSER)\n" +
 		"target iqn.2024-01.example:c\n  LUN 0: memory, 1m, blocks of 512 bytes\n" +
 		"target iqn.2024-01.example:a\n  LUN 0: memory, 1m, blocks of 512 bytes\n" +
 		"  LUN 1: null, 1t, blocks of 512 bytes, read-only\n" +
@@ -82,7 +83,7 @@ func TestRun(t *testing.T) {
 func TestRefused(t *testing.T) {
 	for _, args := range []string{
 		"", "--lun size=1m", "--target iqn.2024-01.example:a --lun size=1", "--config /nonexistent",
-		"--target iqn.2024-01.example:a --portal x", "--target iqn.2024-01.example:a --portal 127.0.0.1:0,x",
+		"--target iqn.2024-01.example:a --portal x", "--target iqn.2024-01.example:a --iser x", "--target iqn.2024-01.example:a --iser 192.0.2.1:0", "--target iqn.2024-01.example:a --portal 127.0.0.1:0,x",
 		"--target iqn.2024-01.example:a word", "--colour red",
 	} {
 		var out bytes.Buffer
