@@ -511,3 +511,50 @@ func TestLogLines(t *testing.T) {
 		t.Errorf("%q, want %q", lines, want)
 	}
 }
+
+// TestISER: a session by iSER on software iWARP, with the data right.
+func TestISER(t *testing.T) {
+	w := newWorld(t, nil)
+	l, err := target.ListenISER(t.Context(), target.Portal{Address: "127.0.0.1:0", ISER: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go w.target.ServeISER(l, 1)
+	if err := w.d.SetTunable("kern.iser.debug", "3"); err != nil {
+		t.Fatal(err)
+	}
+	c := w.conf(nameA)
+	c.ISER, c.TargetAddress = true, l.Addr().String()
+	id := w.add(c)
+	w.until("two disks", w.shows(id, "d1-0", "d1-3"))
+	s := w.session(id)
+	if !s.ISER || s.OffloadDriver != "iser" || len(s.Facts) == 0 || s.Facts[0].Value != "iwarp" {
+		t.Errorf("%+v", s)
+	}
+	for _, size := range []int{512, 8192, 8704, 100 << 10, 1 << 20} {
+		want := bytes.Repeat([]byte{byte(size >> 9)}, size)
+		got := make([]byte, size)
+		if errno := w.host.get("d1-0").io(t, device.Write, 1<<20, want); errno != 0 {
+			t.Fatal(errno)
+		}
+		go w.target.DropAll() // in the middle, or not
+		if errno := w.host.get("d1-0").io(t, device.Read, 1<<20, got); errno != 0 || !bytes.Equal(got, want) {
+			t.Fatalf("%d bytes: %v, or other data", size, errno)
+		}
+	}
+	for _, wanted := range []string{"iWARP in software", "Queue depth"} {
+		if !strings.Contains(w.log.String(), wanted) {
+			t.Errorf("kern.iser.debug=3 does not log %q", wanted)
+		}
+	}
+	for _, bad := range []struct {
+		offload string
+		iser    bool
+	}{{"nonsense", true}, {"iwarp", false}} {
+		c := w.conf(nameB)
+		c.Offload, c.ISER = bad.offload, bad.iser
+		if _, err := w.d.Add(c); code(err) != syscall.EINVAL {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+}

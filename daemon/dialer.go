@@ -27,13 +27,7 @@ func (d *Daemon) dialer(c conf.Session) transport.Dialer {
 	if !c.ISER {
 		return tcp.Dialer{}
 	}
-	switch strings.ToLower(c.Offload) {
-	case offloadVerbs:
-		return iser.Dialer{Provider: verbs.Provider{}}
-	case offloadIWARP:
-		return iser.Dialer{Provider: softwareRDMA()}
-	}
-	return chooser{d}
+	return iserDialer{d, strings.ToLower(c.Offload)}
 }
 
 // Offload drivers that a session can be pinned to.
@@ -42,28 +36,50 @@ const (
 	offloadIWARP = "iwarp"
 )
 
-func softwareRDMA() rdma.Provider { return &iwarp.Provider{MULPDU: mulpdu} }
-
-// chooser picks a provider for each connection, since routes change.
-type chooser struct{ d *Daemon }
+// iserDialer picks a provider for each connection, since routes change, unless
+// the session is pinned to one.
+type iserDialer struct {
+	d      *Daemon
+	pinned string
+}
 
 // Dial implements transport.Dialer.
-func (c chooser) Dial(ctx context.Context, addr, local netip.AddrPort, opts transport.DialOptions) (transport.Conn, error) {
-	device, why := verbs.DeviceFor(addr.Addr(), local.Addr())
+func (i iserDialer) Dial(ctx context.Context, addr, local netip.AddrPort, opts transport.DialOptions) (transport.Conn, error) {
+	provider, unused := i.choose(addr.Addr(), local.Addr())
+	conn, err := iser.Dialer{Provider: provider}.Dial(ctx, addr, local, opts)
+	if err != nil {
+		i.d.iserDebug(iserWarnings, "%v by %s: %v", addr, provider.Name(), err)
+		if unused != nil { // there is a device, and it cannot be used: that is what to mend
+			return nil, fmt.Errorf("%w (%w)", err, unused)
+		}
+		return nil, err
+	}
+	for _, f := range conn.Facts() {
+		i.d.iserDebug(iserEverything, "%v: %s: %s", addr, f.Label, f.Value)
+	}
+	return conn, nil
+}
+
+// choose returns the provider for a portal, and why an RDMA device that there
+// is on the way to it is not used, if so.
+func (i iserDialer) choose(addr, local netip.Addr) (p rdma.Provider, unused error) {
+	software := &iwarp.Provider{MULPDU: mulpdu}
+	switch i.pinned {
+	case offloadVerbs:
+		return verbs.Provider{}, nil
+	case offloadIWARP:
+		return software, nil
+	}
+	device, why := verbs.DeviceFor(addr, local)
 	if why == nil {
-		why = verbs.Probe()
+		if why = verbs.Probe(); why == nil {
+			i.d.iserDebug(iserInformation, "%v: RDMA device %s", addr, device)
+			return verbs.Provider{}, nil
+		}
+		unused = fmt.Errorf("RDMA device %s is not used: %w", device, why)
 	}
-	if why == nil {
-		c.d.iserDebug(iserInfo, "%v: RDMA device %s", addr, device)
-		return iser.Dialer{Provider: verbs.Provider{}}.Dial(ctx, addr, local, opts)
-	}
-	c.d.iserDebug(iserInfo, "%v: software iWARP, since there is no RDMA device on the way: %v", addr, why)
-	conn, err := iser.Dialer{Provider: softwareRDMA()}.Dial(ctx, addr, local, opts)
-	if err != nil && device != "" {
-		// There is a device, and it cannot be used: that is what to mend.
-		return nil, fmt.Errorf("%w (RDMA device %s is not used: %w)", err, device, why)
-	}
-	return conn, err
+	i.d.iserDebug(iserInformation, "%v: iWARP in software: %v", addr, why)
+	return software, unused
 }
 
 // checkOffload refuses drivers that do not exist, or not for this protocol.
@@ -86,10 +102,9 @@ func checkOffload(c conf.Session) error {
 
 // Levels of kern.iser.debug (iser(4)).
 const (
-	iserError = iota
-	iserWarning
-	iserInfo
-	iserVerbose
+	iserWarnings = 1 + iota
+	iserInformation
+	iserEverything
 )
 
 // iserDebug logs what kern.iser.debug asks for.

@@ -22,6 +22,7 @@ import (
 	"iscsictl/device"
 	"iscsictl/device/loop"
 	"iscsictl/device/nbd"
+	"iscsictl/device/ublk"
 )
 
 // version is set when the program is linked.
@@ -147,6 +148,7 @@ func listen(o *options) (net.Listener, error) {
 // backends are the ways to show a disk, the preferred first.
 func backends(o *options, log *slog.Logger) ([]device.Backend, error) {
 	known := []device.Backend{
+		ublk.New(ublk.Options{Log: log}),
 		loop.New(filepath.Join(o.runDir, "loop"), log),
 
 		nbd.NewSocket(filepath.Join(o.runDir, "nbd"), 0o600, -1),
@@ -159,5 +161,5 @@ func backends(o *options, log *slog.Logger) ([]device.Backend, error) {
 			return []device.Backend{b}, nil
 		}
 	}
-	return nil, fmt.Errorf("-o device=%s: not one of loop, socket", o.device)
+	return nil, fmt.Errorf("-o device=%s: not one of ublk, loop, socket", o.device)
 }

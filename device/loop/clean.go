@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"iscsictl/device/users"
 )
 
 // mountName matches the directories that Attach makes.
@@ -32,10 +34,10 @@ func (b *Backend) Clean() []string {
 func clean(stray func(dir string) bool) (lines []string) {
 	loops := stale(stray) // while their files' paths can be seen
 	var dead []string
-	for _, m := range mounts() {
-		if stray(m.point) && strings.HasPrefix(m.kind, "fuse") {
-			dead = append(dead, m.point)
-			abort(m.point) // so that nothing below waits for it
+	for _, m := range users.Mounts() {
+		if stray(m.Point) && strings.HasPrefix(m.Kind, "fuse") {
+			dead = append(dead, m.Point)
+			abort(m.Point) // so that nothing below waits for it
 		}
 	}
 	for _, number := range loops {

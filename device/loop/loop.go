@@ -32,6 +32,7 @@ import (
 
 	"iscsictl/arena"
 	"iscsictl/device"
+	"iscsictl/device/users"
 )
 
 // DefaultDir is where the FUSE file systems are mounted.
@@ -257,7 +258,7 @@ func (d *Device) Reserve() ([]device.User, error) {
 	}
 	fd, err := openLoop(d.number, unix.O_RDONLY|unix.O_EXCL)
 	if errors.Is(err, syscall.EBUSY) {
-		return findUsers(hostRoot, d.Path()), fmt.Errorf("loop: %s: %w", d.Path(), device.ErrInUse)
+		return users.Find(d.Path()), fmt.Errorf("loop: %s: %w", d.Path(), device.ErrInUse)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("loop: %w", err)

@@ -14,6 +14,7 @@ import (
 
 	"iscsictl/device"
 	"iscsictl/device/devicetest"
+	"iscsictl/device/users"
 )
 
 const (
@@ -118,9 +119,9 @@ func attach(t testing.TB, b *Backend, disk device.Disk) *Device {
 	}
 	t.Cleanup(func() {
 		dev.Detach()
-		for _, m := range mounts() {
-			if filepath.Dir(m.point) == b.dir {
-				t.Errorf("%s is still mounted", m.point)
+		for _, m := range users.Mounts() {
+			if filepath.Dir(m.Point) == b.dir {
+				t.Errorf("%s is still mounted", m.Point)
 			}
 		}
 		if left, _ := os.ReadDir(b.dir); len(left) != 0 {

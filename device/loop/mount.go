@@ -13,6 +13,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"iscsictl/device/users"
 )
 
 const (
@@ -70,10 +72,10 @@ func (b *Backend) fuseLogger() *log.Logger {
 // abort ends the FUSE connection of a mount: all that waits for its server
 // fails. It does not wait for the server, and not for users of the mount.
 func abort(dir string) {
-	for _, m := range mounts() {
-		if m.point == dir {
+	for _, m := range users.Mounts() {
+		if m.Point == dir {
 			// Where fusectl is mounted, this is its plain way.
-			os.WriteFile(filepath.Join("/sys/fs/fuse/connections", m.minor, "abort"), []byte("1"), 0)
+			os.WriteFile(filepath.Join("/sys/fs/fuse/connections", m.Minor, "abort"), []byte("1"), 0)
 		}
 	}
 	// To unmount by force begins with the same; that it fails where the

@@ -18,6 +18,7 @@ import (
 
 	"iscsictl/device"
 	"iscsictl/device/devicetest"
+	"iscsictl/device/users"
 )
 
 // run runs a program in a directory of the test's, or skips the test where it
@@ -208,9 +209,9 @@ func TestClean(t *testing.T) {
 		if len(lines) != 2 || !strings.Contains(lines[0], "removed "+name) || !strings.Contains(lines[1], "unmounted") {
 			t.Errorf("cleaned %q", lines)
 		}
-		for _, m := range mounts() {
-			if strings.HasPrefix(m.point, b.dir) {
-				t.Errorf("%s is still mounted", m.point)
+		for _, m := range users.Mounts() {
+			if strings.HasPrefix(m.Point, b.dir) {
+				t.Errorf("%s is still mounted", m.Point)
 			}
 		}
 		if left, _ := os.ReadDir(b.dir); len(left) != 0 {

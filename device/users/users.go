@@ -1,4 +1,8 @@
-package loop
+// Package users finds out who uses a block device: what is mounted from it,
+// swap on it, devices that are built on it, and processes that have it open.
+// It is for messages and for refusing to take a device away; what another
+// mount namespace has mounted is not seen.
+package users
 
 import (
 	"bufio"
@@ -12,7 +16,7 @@ import (
 	"iscsictl/device"
 )
 
-// Bounds for the search for users, which is for a message only.
+// Bounds for the search.
 const (
 	maxUsers  = 16
 	searching = time.Second
@@ -21,11 +25,18 @@ const (
 // root is where to look for users.
 type root struct{ proc, sys string }
 
-var hostRoot = root{"/proc", "/sys"}
+var host = root{"/proc", "/sys"}
 
-// findUsers returns who uses a block device ("loop0") or a partition of it, as
-// far as can be seen from here: mounts of other mount namespaces are not.
-func findUsers(at root, name string) []device.User {
+// Find returns who uses a block device, such as "loop0", or a partition of it,
+// as far as can be seen from here. It opens neither.
+func Find(name string) []device.User { return find(host, name) }
+
+// Others is Find without this process.
+func Others(name string) []device.User {
+	return slices.DeleteFunc(find(host, name), func(u device.User) bool { return u.PID == os.Getpid() })
+}
+
+func find(at root, name string) []device.User {
 	nodes, numbers := at.nodes(name)
 	users := at.mounted(nodes, numbers)
 	users = append(users, at.swapping(nodes)...)
@@ -54,8 +65,8 @@ func (at root) mounted(nodes, numbers []string) (users []device.User) {
 	}
 	for _, m := range parseMounts(string(b)) {
 		// Some file systems have numbers of their own, some sources lie.
-		if slices.Contains(nodes, m.source) || slices.Contains(numbers, m.major+":"+m.minor) {
-			users = append(users, device.User{What: "mounted on " + m.point})
+		if slices.Contains(nodes, m.Source) || slices.Contains(numbers, m.Major+":"+m.Minor) {
+			users = append(users, device.User{What: "mounted on " + m.Point})
 		}
 	}
 	return users

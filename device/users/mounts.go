@@ -1,21 +1,21 @@
-package loop
+package users
 
 import (
 	"os"
 	"strings"
 )
 
-// mountPoint is a line of mountinfo, proc_pid_mountinfo(5).
-type mountPoint struct {
-	major, minor string // of the file system's device
-	point        string
-	kind         string // the file system's type
-	source       string
+// Mount is a line of mountinfo, proc_pid_mountinfo(5).
+type Mount struct {
+	Major, Minor string // of the file system's device
+	Point        string
+	Kind         string // the file system's type
+	Source       string
 }
 
-// mounts returns what is mounted. It asks the kernel and no file system, so
+// Mounts returns what is mounted. It asks the kernel and no file system, so
 // that a dead one does not matter.
-func mounts() []mountPoint {
+func Mounts() []Mount {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil
@@ -23,16 +23,16 @@ func mounts() []mountPoint {
 	return parseMounts(string(b))
 }
 
-func parseMounts(text string) []mountPoint {
-	var all []mountPoint
+func parseMounts(text string) []Mount {
+	var all []Mount
 	for line := range strings.Lines(text) {
 		front, back, ok := strings.Cut(line, " - ")
 		a, b := strings.Fields(front), strings.Fields(back)
 		if !ok || len(a) < 5 || len(b) < 2 {
 			continue
 		}
-		m := mountPoint{point: unescape(a[4]), kind: b[0], source: unescape(b[1])}
-		m.major, m.minor, _ = strings.Cut(a[2], ":")
+		m := Mount{Point: unescape(a[4]), Kind: b[0], Source: unescape(b[1])}
+		m.Major, m.Minor, _ = strings.Cut(a[2], ":")
 		all = append(all, m)
 	}
 	return all

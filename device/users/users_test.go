@@ -1,4 +1,4 @@
-package loop
+package users
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"iscsictl/device"
 )
 
-func TestFindUsers(t *testing.T) {
+func TestFind(t *testing.T) {
 	at := root{t.TempDir(), t.TempDir()}
 	write := func(path, content string) {
 		t.Helper()
@@ -46,10 +46,10 @@ broken line
 		{What: "held by dm-0"},
 		{PID: 42, What: "process fio"},
 	}
-	if diff := cmp.Diff(want, findUsers(at, "loop7")); diff != "" {
+	if diff := cmp.Diff(want, find(at, "loop7")); diff != "" {
 		t.Errorf("users (-want +got):\n%s", diff)
 	}
-	if users := findUsers(root{t.TempDir(), t.TempDir()}, "loop7"); len(users) != 0 {
+	if users := find(root{t.TempDir(), t.TempDir()}, "loop7"); len(users) != 0 {
 		t.Errorf("users out of nothing: %v", users)
 	}
 }
@@ -60,7 +60,7 @@ func FuzzMounts(f *testing.F) {
 	f.Add(" - \n")
 	f.Fuzz(func(t *testing.T, s string) {
 		for _, m := range parseMounts(s) {
-			if m.kind == "" {
+			if m.Kind == "" {
 				t.Errorf("no type in %q", s)
 			}
 		}

@@ -1,0 +1,259 @@
+package ublk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"log/slog"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"iscsictl/device"
+)
+
+const (
+	// DefaultDepth is how many requests a queue has under way by default.
+	DefaultDepth = 128
+	// stepTime bounds each step of detaching where it depends on the disk
+	// or on those who use the device.
+	stepTime = 5 * time.Second
+	// nodeTime is how long the nodes of a new device may take to appear.
+	nodeTime = 2 * time.Second
+	// requestTimeout is the kernel's time-out of requests, in milliseconds.
+	// A request that takes longer goes on. But where a daemon dies with all
+	// tags of a queue, the driver notices at a time-out only (so it was
+	// until Linux 6.15): with the kernel's 30 s, recovery would take those.
+	requestTimeout = "1000"
+)
+
+// Options are what can be chosen. The zero Options are good.
+type Options struct {
+	Queues int // hardware queues of a device; 0: a few
+	Depth  int // requests under way in each; 0: DefaultDepth
+	// Log is told of what ends a device without being asked; may be nil.
+	Log *slog.Logger
+}
+
+// Backend is the back-end "ublk".
+type Backend struct {
+	queues, depth int
+	log           *slog.Logger
+	step          time.Duration // stepTime, but in tests
+
+	mu   sync.Mutex
+	live map[uint32]bool      // numbers of devices that are ours
+	used map[device.Name]bool // sessions and LUNs that have a device
+}
+
+// New makes the back-end.
+func New(o Options) *Backend {
+	b := &Backend{
+		queues: o.Queues, depth: o.Depth, log: o.Log, step: stepTime,
+		live: make(map[uint32]bool), used: make(map[device.Name]bool),
+	}
+	if b.queues <= 0 {
+		// One nexus serves all: more queues do little but to copy side by side.
+		b.queues = max(1, min(runtime.NumCPU()/2, 4))
+	}
+	if b.depth <= 0 {
+		b.depth = DefaultDepth
+	}
+	b.depth = min(b.depth, maxDepth)
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	return b
+}
+
+// Name is device.Backend's.
+func (b *Backend) Name() string { return "ublk" }
+
+// Probe is device.Backend's. It loads the driver where that is a module.
+func (b *Backend) Probe() error {
+	_, err := probe()
+	return err
+}
+
+// ownerMagic is the upper half of the owner of our devices, the part of a
+// device's properties that the driver keeps for its server.
+const ownerMagic = 0x69736364 // "iscd"
+
+// owner makes the property by which a device is known to be of a logical unit.
+func owner(name device.Name) uint64 {
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%s\n%d", name.Target, name.LUN)
+	return ownerMagic<<32 | uint64(h.Sum32())
+}
+
+// Attach is device.Backend's. Where ctx ends first, such as when the disk does
+// not answer the kernel's search for partitions, all is taken back.
+func (b *Backend) Attach(ctx context.Context, disk device.Disk, name device.Name) (device.Device, error) {
+	geo := disk.Geometry()
+	if err := check(geo, disk.Arena()); err != nil {
+		return nil, err
+	}
+	offered, err := probe()
+	if err != nil {
+		return nil, err
+	}
+	if err := b.claim(name); err != nil {
+		return nil, err
+	}
+	d := newDevice(b, disk, name)
+	if err := d.create(ctx, geo, offered); err != nil {
+		d.Detach()
+		return nil, fmt.Errorf("ublk: %w", err)
+	}
+	return d, nil
+}
+
+// claim keeps a logical unit from being attached twice.
+func (b *Backend) claim(name device.Name) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used[key(name)] {
+		return fmt.Errorf("ublk: LUN %d of session %d is attached already", name.LUN, name.Session)
+	}
+	b.used[key(name)] = true
+	return nil
+}
+
+func (b *Backend) unclaim(name device.Name) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.used, key(name))
+}
+
+func key(n device.Name) device.Name { return device.Name{Session: n.Session, LUN: n.LUN} }
+
+// setLive notes whether a device is ours.
+func (b *Backend) setLive(id uint32, on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if on {
+		b.live[id] = true
+	} else {
+		delete(b.live, id)
+	}
+}
+
+func (b *Backend) isLive(id uint32) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.live[id]
+}
+
+// create makes a new device of the driver's.
+func (d *Device) create(ctx context.Context, geo device.Geometry, offered uint64) error {
+	p := makeParams(geo, d.disk.Arena().Size())
+	info := devInfo{
+		queues: uint16(d.backend.queues), depth: uint16(d.backend.depth), devID: noID,
+		maxIO: uint32(p.whole()), owner: owner(d.name),
+		flags: offered & (featUserCopy | featIoctlEncode | featUserRecovery | featReissue | featUpdateSize),
+	}
+	if err := exchange("ADD_DEV", cmdAddDev, noID, &info); err != nil {
+		return err
+	}
+	d.id, d.exists, d.flags = info.devID, true, info.flags
+	d.backend.setLive(d.id, true)
+	if err := exchange("SET_PARAMS", cmdSetParams, d.id, &p); err != nil {
+		return err
+	}
+	d.take(p, geo)
+	if err := d.openChar(ctx); err != nil {
+		return err
+	}
+	if err := d.startQueues(int(info.queues), int(info.depth)); err != nil {
+		return err
+	}
+	return d.start(ctx)
+}
+
+// start has the driver make the block device, and returns when the kernel has
+// looked for partitions on it: when the disk answered.
+func (d *Device) start(ctx context.Context) error {
+	started := make(chan error, 1)
+	go func() { started <- plain("START_DEV", cmdStartDev, d.id, uint64(os.Getpid())) }()
+	select {
+	case err := <-started:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		d.fail() // ends the search
+		if _, ended := wait(started, d.backend.step); !ended {
+			return fmt.Errorf("START_DEV does not end: %w", ctx.Err())
+		}
+		return fmt.Errorf("the disk does not answer: %w", ctx.Err())
+	}
+	if err := awaitNode(ctx, d.node()); err != nil {
+		return err
+	}
+	d.tune()
+	return nil
+}
+
+// openChar opens /dev/ublkcN.
+func (d *Device) openChar(ctx context.Context) error {
+	path := fmt.Sprintf("/dev/ublkc%d", d.id)
+	if err := awaitNode(ctx, path); err != nil {
+		return err
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	d.char = fd
+	return nil
+}
+
+// awaitNode waits until a node is there. The kernel's devtmpfs has it at once.
+func awaitNode(ctx context.Context, path string) error {
+	for end := time.Now().Add(nodeTime); ; time.Sleep(5 * time.Millisecond) {
+		err := unix.Access(path, unix.F_OK)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("there is no %s: a container needs the host's /dev, or that node made with mknod", path)
+		}
+	}
+}
+
+// startQueues starts the queues, and returns when the driver has all tags.
+func (d *Device) startQueues(n, depth int) error {
+	started := make(chan error, n)
+	for id := range n {
+		q := newQueue(d, id, depth)
+		d.queues = append(d.queues, q)
+		go q.run(started)
+	}
+	var errs []error
+	for range n {
+		errs = append(errs, <-started)
+	}
+	return errors.Join(errs...)
+}
+
+// tune sets what the driver cannot know. It may fail.
+func (d *Device) tune() {
+	os.WriteFile(fmt.Sprintf("/sys/block/%s/queue/io_timeout", d.Path()), []byte(requestTimeout), 0)
+}
+
+func wait(done <-chan error, limit time.Duration) (err error, ended bool) {
+	select {
+	case err := <-done:
+		return err, true
+	case <-time.After(limit):
+		return nil, false
+	}
+}
