@@ -43,6 +43,7 @@ type conn struct {
 	tail       uint64 // next to be posted by the user
 	posted     uint64 // next to be given to the device
 	head       uint64 // next to be done
+	completed  uint64 // all before it have completed, but for RDMA Reads
 	unsignaled int    // requests since the last one that asks for its completion
 
 	// Receive slots given back, likewise; arrived counts those that were used.
@@ -62,6 +63,7 @@ type conn struct {
 type item struct {
 	id     uint64
 	region int32 // of its data, or none
+	read   bool  // an RDMA Read that has not completed
 }
 
 // newConn makes the queues of a connection whose device is known by now, and
@@ -207,7 +209,7 @@ func (c *conn) Post(w rdma.WorkRequest) error {
 		slot := c.slot(c.memory.send_slots, c.memory.send_stride, w.Slot, c.opts.SendSlots)
 		s.addr[0], s.len[0], s.lkey[0] = C.uint64_t(uintptr(unsafe.Pointer(slot))), C.uint32_t(w.Head), c.memory.lkey
 	}
-	it := item{id: w.ID, region: none}
+	it := item{id: w.ID, region: none, read: w.Op == rdma.OpRead}
 	if n := w.Data.Len(); n > 0 {
 		// The sink of an RDMA Read is the peer's to write to on iWARP.
 		addr, lkey, region, err := c.regions.local(w.Data, w.Op == rdma.OpRead && c.device.iwarp != 0)
@@ -220,7 +222,7 @@ func (c *conn) Post(w rdma.WorkRequest) error {
 	c.items[place] = it
 	c.tail++
 	// Without a completion now and then, the queue would stay full.
-	if c.unsignaled++; w.Signal || c.unsignaled >= (len(c.items)+1)/2 {
+	if c.unsignaled++; w.Signal || it.read || c.unsignaled >= (len(c.items)+1)/2 {
 		s.signal, c.unsignaled = 1, 0
 	}
 	return nil

@@ -12,7 +12,6 @@ import (
 // table is a registrar that a device's limits can be given to.
 type table struct {
 	t     *testing.T
-	base  uintptr
 	last  uint32
 	live  map[uint32]piece // by rkey
 	calls int

@@ -175,19 +175,22 @@ func (c *conn) received(h rdma.Handler, d *C.struct_vb_done) error {
 	return h.Received(slot, c.receiveSlot(slot)[:d.len], key)
 }
 
-// sent ends the requests up to a number: the device executes them in order, and
-// tells of the last one only.
+// sent ends the requests that are complete with the completion of one of them.
+// They are executed in order, and one may stand for those before it; but siw
+// completes what follows an RDMA Read before the Read is answered, so that each
+// Read has a completion of its own.
 func (c *conn) sent(h rdma.Handler, number uint64) error {
+	c.mu.Lock()
+	c.completed = max(c.completed, number+1)
+	c.items[number%uint64(len(c.items))].read = false
+	c.mu.Unlock()
 	for {
 		c.mu.Lock()
-		if c.ended {
-			c.head = max(c.head, number+1)
-		}
-		if c.head > number {
+		it := c.items[c.head%uint64(len(c.items))]
+		if c.ended || c.head == c.completed || it.read {
 			c.mu.Unlock()
 			return nil
 		}
-		it := c.items[c.head%uint64(len(c.items))]
 		c.head++
 		if it.region != none {
 			c.regions.put(it.region)
@@ -257,7 +260,7 @@ func (c *conn) finish() {
 // flush waits until the requests that were posted have come back, or for a while.
 func (c *conn) flush() bool {
 	c.completions.until(time.Now().Add(lingerTime))
-	for c.head < c.posted || c.arrived < c.receivePosted {
+	for c.completed < c.posted || c.arrived < c.receivePosted {
 		if c.completions.wait() != nil {
 			return false
 		}
@@ -275,6 +278,6 @@ func (c *conn) count(d *C.struct_vb_done) {
 	if d.id&C.VB_RECEIVE != 0 {
 		c.arrived++
 	} else {
-		c.head = max(c.head, uint64(d.id)+1)
+		c.completed = max(c.completed, uint64(d.id)+1)
 	}
 }

@@ -51,16 +51,3 @@ func locked(err error, n int) error {
 	return fmt.Errorf("%w: at most %d KiB can be locked in memory, and up to %d KiB are needed for each session: raise the limit (LimitMEMLOCK= of the systemd unit, ulimit -l, or --ulimit memlock= of the container)",
 		err, limit.Cur>>10, (n+1023)>>10)
 }
-
-// raiseMemlock lifts the limit of locked memory as far as this process may.
-func raiseMemlock() {
-	all := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
-	if unix.Setrlimit(unix.RLIMIT_MEMLOCK, &all) == nil {
-		return
-	}
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) == nil && limit.Cur < limit.Max {
-		limit.Cur = limit.Max
-		_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit) // it stays as it is
-	}
-}
