@@ -18,9 +18,16 @@ BENCH    ?=
 # happens to lie in.
 VERSION := $(or $(shell test -e .git && git describe --tags --always --dirty 2>/dev/null),dev)
 
-# The two tags leave out parts of package cli that the programs do not use.
-TAGS  = urfave_cli_no_docs,urfave_cli_no_suggest
-BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -tags $(TAGS) \
+# RDMA devices are built in where there are gcc and the headers of libibverbs and
+# librdmacm; the libraries are only looked for when the programs run. RDMA= leaves
+# them out: the programs are static then.
+RDMA ?= $(shell printf '\043include <infiniband/verbs.h>\n\043include <rdma/rdma_cma.h>\n' | \
+	gcc -E -x c - >/dev/null 2>&1 && echo yes)
+
+# The first two tags leave out parts of package cli that the programs do not use.
+TAGS  = urfave_cli_no_docs,urfave_cli_no_suggest$(if $(RDMA),$(COMMA)rdma)
+COMMA = ,
+BUILD = CGO_ENABLED=$(if $(RDMA),1,0) $(GO) build -trimpath -buildvcs=false -tags $(TAGS) \
 	-ldflags '-s -w -X main.version=$(VERSION)'
 TOOL  = $(GO) tool -modfile=tools/go.mod
 
