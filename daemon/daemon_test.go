@@ -558,3 +558,22 @@ func TestISER(t *testing.T) {
 		}
 	}
 }
+
+// TestRemovalDuringScan: a session that is removed at any moment of its start
+// leaves no device behind.
+func TestRemovalDuringScan(t *testing.T) {
+	w := newWorld(t, nil)
+	for i := range 30 {
+		id := w.add(w.conf(nameA))
+		time.Sleep(time.Duration(i) * 300 * time.Microsecond)
+		if _, err := w.d.Remove(control.Selection{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.d.leaving.Wait()
+	w.host.mu.Lock()
+	defer w.host.mu.Unlock()
+	if n := len(w.host.devices); n != 0 {
+		t.Errorf("%d devices are left", n)
+	}
+}

@@ -32,6 +32,7 @@ type devices struct {
 	idle   sync.Cond
 	jobs   []func()
 	busy   bool
+	closed bool // no disk is shown any more
 	shown  []*shown
 	failed map[uint64]string // by LUN: why it has no device
 	// expected are devices that an earlier daemon has left, whose disks were
@@ -99,7 +100,13 @@ func (v *devices) wait() {
 }
 
 // DiskAdded implements disk.Events.
-func (v *devices) DiskAdded(d *disk.Disk) { v.do(func() { v.attach(d) }) }
+func (v *devices) DiskAdded(d *disk.Disk) {
+	v.do(func() {
+		if !v.isClosed() {
+			v.attach(d)
+		}
+	})
+}
 
 // DiskChanged implements disk.Events.
 func (v *devices) DiskChanged(d *disk.Disk, g device.Geometry) { v.do(func() { v.update(d, g) }) }
@@ -250,8 +257,18 @@ func (v *devices) clear() {
 
 func every(*shown) bool { return true }
 
-// close detaches all and returns when that is done.
+func (v *devices) isClosed() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.closed
+}
+
+// close detaches all and returns when that is done. A disk that is found while
+// the session ends is not shown any more.
 func (v *devices) close() {
+	v.mu.Lock()
+	v.closed = true
+	v.mu.Unlock()
 	v.clear()
 	v.wait()
 }
