@@ -16,7 +16,7 @@ func fioArgs(disk string, args ...string) []string {
 		engine = []string{"--ioengine=libaio", "--filename=" + disk, "--direct=1"}
 	}
 	common := []string{
-		"--name=verify", "--rw=randwrite", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1",
+		"--name=verify", "--rw=randwrite", "--verify=crc32c", "--verify_state_save=0", "--verify_fatal=1", "--do_verify=1",
 		"--randrepeat=1", "--group_reporting", "--minimal",
 	}
 	return append(append(common, engine...), args...)
