@@ -241,6 +241,9 @@ func (d *Daemon) Rescan(ctx context.Context, s control.Selection) error {
 	errs := make([]error, len(matching))
 	var wait sync.WaitGroup
 	for i, e := range matching {
+		if s.All && !e.connected() {
+			continue // is looked at when it is connected
+		}
 		wait.Go(func() {
 			if err := e.rescan(ctx); err != nil {
 				errs[i] = fmt.Errorf("session %d to %s: %w", e.id, e.name(), err)

@@ -267,7 +267,7 @@ func TestAddAndRemove(t *testing.T) {
 	dev.users = []device.User{{What: "mounted on /mnt"}, {PID: 7, What: "process fio"}}
 	w.host.mu.Unlock()
 	removed, err := w.d.Remove(control.Selection{All: true})
-	if code(err) != syscall.EBUSY || len(removed) != 0 || !strings.Contains(err.Error(), "/dev/d1-0 by mounted on /mnt, process fio (pid 7)") {
+	if code(err) != syscall.EBUSY || len(removed) != 0 || !strings.Contains(err.Error(), "/dev/d1-0 (mounted on /mnt, process fio (pid 7))") {
 		t.Errorf("removal of a disk in use: %v, %v", removed, err)
 	}
 	if _, err := w.d.Remove(control.Selection{Target: nameB}); code(err) != syscall.ESRCH {
@@ -415,6 +415,15 @@ func TestChangesOfTheTarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.until("LUN 5 is gone", w.shows(id, "d1-0"))
+	dead := w.conf(nameB)
+	dead.TargetAddress = "127.0.0.1:1"
+	away := w.add(dead)
+	if err := w.d.Rescan(t.Context(), control.Selection{All: true}); err != nil {
+		t.Errorf("rescan of all, of which one is not connected: %v", err)
+	}
+	if err := w.d.Rescan(t.Context(), control.Selection{ID: away}); err == nil {
+		t.Error("rescan of a session that is not connected succeeds")
+	}
 	if err := w.d.Rescan(t.Context(), control.Selection{ID: 99}); code(err) != syscall.ESRCH {
 		t.Errorf("rescan of nothing: %v", err)
 	}
@@ -439,6 +448,17 @@ func TestDiscovery(t *testing.T) {
 	w.until("the end of the discovery session", func() bool { return w.session(again) == nil })
 	if l := w.d.List(); len(l) != 2 {
 		t.Errorf("%d sessions", len(l))
+	}
+	// One that is not enabled hands that down.
+	if _, err := w.d.Remove(control.Selection{All: true}); err != nil {
+		t.Error(err)
+	}
+	off := c
+	off.Enable = false
+	last := w.add(off)
+	w.until("the end of the discovery session that is not enabled", func() bool { return w.session(last) == nil })
+	if l := w.d.List(); len(l) != 2 || l[0].Enable || l[1].Enable {
+		t.Errorf("%+v", l)
 	}
 	found, err := w.d.Discover(t.Context(), w.conf(""))
 	if err != nil || len(found) != 2 || found[0].TargetName != nameA || found[0].Discovery {
@@ -500,13 +520,20 @@ func TestLogLines(t *testing.T) {
 	debug := false
 	log := slog.New(&LogHandler{Debug: func() bool { return debug }, Write: func(l slog.Level, line string) { lines = append(lines, line) }})
 	c := conf.Session{TargetName: nameA, TargetAddress: "10.0.0.1"}
-	s := log.With(slog.Any("session", who{3, c}))
+	name := newWho(c)
+	s := log.With(slog.Any("session", name))
 	s.Warn("something", "lun", 4)
 	log.Info("a\nb\x1b[2J")
 	s.Debug("unseen")
 	debug = true
 	s.Debug("seen")
-	want := []string{"10.0.0.1 (" + nameA + "): something lun=4", "a?b?[2J", "10.0.0.1 (" + nameA + "): seen"}
+	c.TargetAddress = "10.0.0.2"
+	name.now.Store(&c)
+	s.Info("modified")
+	want := []string{
+		"10.0.0.1 (" + nameA + "): something lun=4", "a?b?[2J", "10.0.0.1 (" + nameA + "): seen",
+		"10.0.0.2 (" + nameA + "): modified",
+	}
 	if !slices.Equal(lines, want) {
 		t.Errorf("%q, want %q", lines, want)
 	}

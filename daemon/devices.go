@@ -48,6 +48,7 @@ type shown struct {
 	backend  string
 	trouble  string // what the host could not be told
 	linkedAs string // target name of the link
+	closed   bool   // the disk takes no requests any more
 }
 
 func (v *devices) init(e *entry) {
@@ -219,7 +220,7 @@ func (v *devices) detach(s *shown) {
 		v.e.log.Error(fmt.Sprintf("LUN %d (%s): %v", s.name.LUN, s.dev.Path(), err))
 		return
 	}
-	if !flush(s.disk) {
+	if !s.closed && !flush(s.disk) {
 		v.e.log.Warn(fmt.Sprintf("LUN %d (%s): its write cache could not be flushed", s.name.LUN, s.dev.Path()))
 	}
 	v.e.d.save()
@@ -245,10 +246,12 @@ type flushed chan struct{}
 
 func (f flushed) Complete([]*device.Request) { f <- struct{}{} }
 
-// clear detaches all, in the background.
-func (v *devices) clear() {
+// clear detaches all, in the background; closed says that the disks take no
+// requests any more.
+func (v *devices) clear(closed bool) {
 	v.do(func() {
 		for s := v.take(every); s != nil; s = v.take(every) {
+			s.closed = closed
 			v.detach(s)
 		}
 		v.discard()
@@ -269,7 +272,7 @@ func (v *devices) close() {
 	v.mu.Lock()
 	v.closed = true
 	v.mu.Unlock()
-	v.clear()
+	v.clear(false)
 	v.wait()
 }
 
@@ -290,7 +293,7 @@ func (v *devices) reserve() error {
 		if len(users) == 0 {
 			return err
 		}
-		return fmt.Errorf("%w: %s by %s", device.ErrInUse, nodePath(s.dev), list(users))
+		return fmt.Errorf("%w: %s (%s)", device.ErrInUse, nodePath(s.dev), list(users))
 	}
 	return nil
 }

@@ -83,31 +83,33 @@ func (f *discoverer) setReason(text string) {
 func (f *discoverer) run() {
 	defer close(f.done)
 	wait := retryFirst
+	logged := "" // the last failure, which is not logged again
+	// A session that is not enabled is discovered, too: what it hands down is
+	// that the sessions which it adds are not (iscsictl(8), -e).
 	for f.ctx.Err() == nil {
-		var err error
-		if f.target().Enable {
-			f.setReason("")
-			if err = f.once(); err == nil {
-				if f.e.d.forget(f.e) {
-					f.e.d.save()
-					f.e.d.leaving.Done()
-				}
-				return
+		f.setReason("")
+		err := f.once()
+		if err == nil {
+			if f.e.d.forget(f.e) {
+				f.e.d.save()
+				f.e.d.leaving.Done()
 			}
-			if f.ctx.Err() != nil {
-				return
-			}
-			if f.reason() != session.Text(err) {
-				f.e.log.Warn(fmt.Sprintf("discovery: %s; trying again", session.Text(err)))
-			}
-			f.setReason(session.Text(err))
+			return
 		}
+		if f.ctx.Err() != nil {
+			return
+		}
+		if text := session.Text(err); text != logged {
+			f.e.log.Warn(fmt.Sprintf("discovery: %s; trying again", text))
+			logged = text
+		}
+		f.setReason(session.Text(err))
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 			wait = min(2*wait, retryMost)
 		case <-f.kick:
-			wait = retryFirst
+			wait, logged = retryFirst, ""
 		case <-f.ctx.Done():
 		}
 		timer.Stop()

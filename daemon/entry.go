@@ -22,6 +22,7 @@ type entry struct {
 	d     *Daemon
 	id    uint32
 	isid  [6]byte
+	who   *who // in the log
 	log   *slog.Logger
 	arena *arena.Arena     // nil for discovery
 	conn  *session.Session // nil for discovery
@@ -37,7 +38,8 @@ type entry struct {
 }
 
 func (d *Daemon) newEntry(id uint32, isid [6]byte, c conf.Session) (*entry, error) {
-	e := &entry{d: d, id: id, isid: isid, log: d.cfg.Log.With(slog.Any("session", who{id, c}))}
+	e := &entry{d: d, id: id, isid: isid, who: newWho(c)}
+	e.log = d.cfg.Log.With(slog.Any("session", e.who))
 	cfg := session.Config{
 		ID: id, ISID: isid, Target: c, Tunables: d.cfg.Tunables, Dialer: d.dialer,
 		Handler: e, Log: e.log, Rand: randomness,
@@ -102,6 +104,7 @@ func (e *entry) moved() string {
 }
 
 func (e *entry) reconfigure(c conf.Session) {
+	e.who.now.Store(&c)
 	if e.find != nil {
 		e.find.reconfigure(c)
 		return
@@ -132,7 +135,7 @@ func (e *entry) renew(err error) {
 	e.mu.Unlock()
 	e.log.Warn(fmt.Sprintf("removing the disks: %v", err))
 	old.Close()
-	e.devs.clear()
+	e.devs.clear(true)
 }
 
 func (e *entry) set() *disk.Set {
@@ -210,11 +213,13 @@ func (e *entry) giveUp(after time.Duration) {
 	set.Fail(errors.New("recovery time-out"))
 }
 
+func (e *entry) connected() bool { return e.conn != nil && e.conn.Info().Connected }
+
 func (e *entry) rescan(ctx context.Context) error {
-	if e.conn == nil {
+	if e.find != nil {
 		return nil
 	}
-	if !e.conn.Info().Connected {
+	if !e.connected() {
 		return errors.New("not connected")
 	}
 	return e.set().Rescan(ctx)

@@ -5,21 +5,27 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 
 	"iscsictl/conf"
 )
 
-// who names a session in log lines as iscsid(8) does: PORTAL (TARGET).
-type who struct {
-	id uint32
-	c  conf.Session
+// who names a session in log lines as iscsid(8) does: PORTAL (TARGET). The
+// session may be modified, and what is logged then has the new name.
+type who struct{ now atomic.Pointer[conf.Session] }
+
+func newWho(c conf.Session) *who {
+	w := &who{}
+	w.now.Store(&c)
+	return w
 }
 
-func (w who) String() string {
-	if w.c.Discovery {
-		return w.c.TargetAddress
+func (w *who) String() string {
+	c := w.now.Load()
+	if c.Discovery {
+		return c.TargetAddress
 	}
-	return fmt.Sprintf("%s (%s)", w.c.TargetAddress, w.c.TargetName)
+	return fmt.Sprintf("%s (%s)", c.TargetAddress, c.TargetName)
 }
 
 // LogHandler is a slog.Handler that makes lines in the format of iscsid(8),
@@ -28,7 +34,8 @@ type LogHandler struct {
 	Write func(level slog.Level, line string)
 	Debug func() bool // whether debug messages are wanted now
 
-	prefix, suffix string
+	who    *who // nil: not about a session
+	suffix string
 }
 
 // Enabled implements slog.Handler.
@@ -39,7 +46,9 @@ func (h *LogHandler) Enabled(_ context.Context, l slog.Level) bool {
 // Handle implements slog.Handler.
 func (h *LogHandler) Handle(_ context.Context, r slog.Record) error {
 	var b strings.Builder
-	b.WriteString(h.prefix)
+	if h.who != nil {
+		b.WriteString(printable(h.who.String()) + ": ")
+	}
 	b.WriteString(printable(r.Message))
 	b.WriteString(h.suffix)
 	r.Attrs(func(a slog.Attr) bool {
@@ -54,8 +63,8 @@ func (h *LogHandler) Handle(_ context.Context, r slog.Record) error {
 func (h *LogHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	n := *h
 	for _, a := range attrs {
-		if w, ok := a.Value.Any().(who); ok {
-			n.prefix = printable(w.String()) + ": "
+		if w, ok := a.Value.Any().(*who); ok {
+			n.who = w
 			continue
 		}
 		n.suffix += attribute(a)

@@ -155,6 +155,7 @@ func TestRestore(t *testing.T) {
 	}
 
 	st.BootID = "another"
+	dir = t.TempDir() // the others go on saving in theirs
 	if err := (store{dir}).save(st); err != nil {
 		t.Fatal(err)
 	}

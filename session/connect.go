@@ -70,7 +70,7 @@ func (s *Session) attempt(ctx context.Context, target conf.Session) error {
 		case err == nil:
 			return nil
 		case errors.As(err, &r):
-			s.logger().Info(fmt.Sprintf("target moved %s to %s", map[bool]string{true: "permanently", false: "temporarily"}[r.Permanent], r.Address))
+			s.tellMoved(r)
 			address = r.Address
 			moved = &movedError{to: r.Address, permanent: r.Permanent}
 			if r.Permanent {
@@ -185,8 +185,8 @@ func (s *Session) note(err error, line string) {
 	}
 	s.mu.Lock()
 	i := &s.info
-	news := i.LastFailure != text || time.Since(i.LastFailureAt) > 10*time.Minute
-	i.Reason, i.LastFailure = reason(err), text
+	news := s.login.told != text || time.Since(i.LastFailureAt) > repeatAfter
+	i.Reason, i.LastFailure, s.login.told = reason(err), text, text
 	if news {
 		i.LastFailureAt = time.Now()
 	}
@@ -196,6 +196,23 @@ func (s *Session) note(err error, line string) {
 	}
 	if news {
 		s.logger().Warn(line)
+	}
+}
+
+// repeatAfter is how long a failure that goes on is not logged again.
+const repeatAfter = 10 * time.Minute
+
+// tellMoved logs a redirection, unless it is the one that was logged last.
+func (s *Session) tellMoved(r *login.Redirect) {
+	how := "temporarily"
+	if r.Permanent {
+		how = "permanently"
+	}
+	text := fmt.Sprintf("target moved %s to %s", how, r.Address)
+	news := false
+	s.remember(func(m *memory, _ *Info) { news, m.sent = m.sent != text, text })
+	if news {
+		s.logger().Info(text)
 	}
 }
 

@@ -57,6 +57,8 @@ type Session struct {
 type memory struct {
 	md5Only bool   // the target refuses a list of CHAP algorithms
 	moved   string // where it has moved to for good
+	told    string // the last failure that was logged
+	sent    string // the last redirection that was
 }
 
 // Info is what a listing shows of a session's connection.

@@ -2,6 +2,7 @@
 # The demonstration behind `make demo`: from an iscsi.conf to disks, on this
 # machine alone. It starts bin/iscsitarget with two targets and bin/iscsid, both
 # in a directory of its own, and takes everything away again, also when it fails.
+# One disk comes by TCP and one by iSER, on iWARP in software at both ends.
 #
 # As root, with FUSE and loop devices, a file system is made and mounted on a
 # block device. Elsewhere the disks' NBD sockets are used. DEMO_DEVICE=socket
@@ -10,8 +11,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 
-plain=iqn.2026-11.example:plain
-vault=iqn.2026-11.example:vault
+vault=iqn.2026-11.example:vault   # by TCP
+direct=iqn.2026-11.example:direct # by iSER
 
 # Not below TMPDIR: the path of a Unix socket has at most 107 bytes.
 dir=$(mktemp -d /tmp/iscsi-demo.XXXXXX)
@@ -56,11 +57,12 @@ cleanup() {
 	local status=$?
 	trap - EXIT INT TERM
 	set +e
-	if [ $status -ne 0 ] && [ -s "$log" ]; then
-		printf '\ndemo: the end of the log of iscsid:\n' >&2
-		tail -n 20 "$log" >&2
-		printf 'demo: the end of the log of iscsitarget:\n' >&2
-		tail -n 10 "$dir/target.log" >&2
+	if [ $status -ne 0 ]; then
+		for program in iscsid iscsitarget; do
+			[ -s "$dir/$program.log" ] || continue
+			printf 'demo: the end of the log of %s:\n' $program >&2
+			tail -n 20 "$dir/$program.log" >&2
+		done
 	fi
 	# The sessions go first, by force: while their target is dead, all that uses
 	# their disks waits in the kernel, for as long as it takes.
@@ -93,14 +95,16 @@ until_true() {
 	return 1
 }
 
-# start_target starts the target on the port that it had, at first on any that is free.
+# start_target starts the target on the ports that it had, at first on any that are free.
+tcp=127.0.0.1:0 iser=127.0.0.1:0
 start_target() {
 	rm -f "$dir/ready"
-	bin/iscsitarget --config "$dir/target.json" --portal "127.0.0.1:$port" --ready-file "$dir/ready" \
-		>>"$dir/target.log" 2>&1 &
+	bin/iscsitarget --config "$dir/target.json" --portal "$tcp" --iser "$iser" --ready-file "$dir/ready" \
+		>>"$dir/iscsitarget.log" 2>&1 &
 	target_pid=$!
-	until_true test -s "$dir/ready" || fail "the target does not serve 127.0.0.1:$port"
-	port=$(sed -n '1s/.*:\([0-9]*\).*/\1/p' "$dir/ready")
+	until_true test -s "$dir/ready" || fail "the target does not serve $tcp and, by iSER, $iser"
+	tcp=$(sed -n 1p "$dir/ready")
+	iser=$(sed -n 2p "$dir/ready")
 }
 
 stop_target() {
@@ -115,8 +119,11 @@ device() {
 		awk -v target="$1" '$1 == target && $3 == "Connected:" { print $4 }'
 }
 
-# connected says whether both targets have a device.
-connected() { [ -n "$(device $plain)" ] && [ -n "$(device $vault)" ]; }
+# protocol prints whether a target's session is one by iSER: Yes or No.
+protocol() {
+	bin/iscsictl --socket "$dir/control.sock" -L -v |
+		awk -v target="$1" '/^Target name:/ { this = $3 == target } this && /^iSER \(RDMA\):/ { print $3 }'
+}
 
 # disk prints how programs reach a target's disk: a block device, or a socket.
 disk() {
@@ -172,14 +179,9 @@ if [ $mode = device ] && ! command -v mkfs.ext4 >/dev/null; then
 fi
 
 say "Two targets, an iscsi.conf, and a daemon in $dir"
-port=0
 cat >"$dir/target.json" <<JSON
 {
   "targets": [
-    {
-      "name": "$plain",
-      "luns": [{"lun": 0, "size": "64m", "file": "$dir/plain.img"}]
-    },
     {
       "name": "$vault",
       "chap": {
@@ -188,19 +190,18 @@ cat >"$dir/target.json" <<JSON
       },
       "keys": {"HeaderDigest": "CRC32C", "DataDigest": "CRC32C"},
       "luns": [{"lun": 0, "size": "256m", "file": "$dir/vault.img", "write_cache": true, "thin": true}]
+    },
+    {
+      "name": "$direct",
+      "luns": [{"lun": 0, "size": "64m", "file": "$dir/direct.img"}]
     }
   ]
 }
 JSON
 start_target
 (umask 077 && cat >"$dir/iscsi.conf" <<CONF
-plain {
-    TargetAddress = 127.0.0.1:$port
-    TargetName    = $plain
-}
-
 vault {                      # mutual CHAP, and checksums over everything
-    TargetAddress = 127.0.0.1:$port
+    TargetAddress = $tcp
     TargetName    = $vault
     chapIName     = alice
     chapSecret    = "correct horse battery"
@@ -208,6 +209,12 @@ vault {                      # mutual CHAP, and checksums over everything
     tgtChapSecret = "staple and so forth"
     HeaderDigest  = CRC32C
     DataDigest    = CRC32C
+}
+
+direct {                     # data by RDMA, which has checksums of its own
+    TargetAddress = $iser
+    TargetName    = $direct
+    Protocol      = iSER
 }
 CONF
 )
@@ -221,15 +228,15 @@ until_true test -S "$dir/control.sock" || fail "iscsid does not serve"
 
 say "iscsictl -A -a connects all of it"
 iscsictl -A -a -c "$dir/iscsi.conf" -w 10
-until_true connected || fail "the sessions have no disks: $(bin/iscsictl --socket "$dir/control.sock" -L -v)"
 iscsictl -L
 iscsictl -L -v
+[ "$(protocol $vault) $(protocol $direct)" = "No Yes" ] || fail "one disk should come by TCP, and one by iSER"
 # It may turn out only now that there are no loop devices, as in a container.
-if [ $mode = device ] && [ -S "$(disk $plain)" ] && [ -S "$(disk $vault)" ]; then
+if [ $mode = device ] && [ -S "$(disk $direct)" ] && [ -S "$(disk $vault)" ]; then
 	mode=socket why=$(sed -n 's/.*device loop passed over: //p' "$log" | head -n 1)
 	why="no loop device can be made here${why:+: $why}"
-elif [ $mode = device ] && ! { [ -b "$(disk $plain)" ] && [ -b "$(disk $vault)" ]; }; then
-	fail "$(disk $plain) and $(disk $vault) are listed, but not there"
+elif [ $mode = device ] && ! { [ -b "$(disk $direct)" ] && [ -b "$(disk $vault)" ]; }; then
+	fail "$(disk $direct) and $(disk $vault) are listed, but not there"
 fi
 if [ $mode = socket ]; then
 	say "Without a block device: $why"
@@ -244,7 +251,7 @@ head -c 64M /dev/urandom >"$dir/raw"
 checksums "$dir/data" >"$dir/before"
 
 if [ $mode = device ]; then
-	vault_disk=$(disk $vault) plain_disk=$(disk $plain)
+	vault_disk=$(disk $vault) direct_disk=$(disk $direct)
 	say "A file system on $vault_disk, and files on it"
 	run mkfs.ext4 -q "$vault_disk"
 	run mount "$vault_disk" "$dir/mnt"
@@ -256,10 +263,10 @@ if [ $mode = device ]; then
 	say "A mounted disk is not taken away"
 	if iscsictl -R -t $vault; then fail "a session was removed whose disk is mounted"; fi
 
-	say "The target dies and comes back while data is written to $plain_disk"
-	# In small pieces, so that the target dies in the middle.
-	printf '$ dd if=$DIR/raw of=%s bs=4k oflag=direct &\n' "$plain_disk"
-	dd if="$dir/raw" of="$plain_disk" bs=4k oflag=direct status=none &
+	say "The target dies and comes back while data is written to $direct_disk"
+	# Which is the one by iSER. In small pieces, so that the target dies in the middle.
+	printf '$ dd if=$DIR/raw of=%s bs=4k oflag=direct &\n' "$direct_disk"
+	dd if="$dir/raw" of="$direct_disk" bs=4k oflag=direct status=none &
 	copy_pid=$!
 	sleep 0.1
 	stop_target
@@ -272,8 +279,7 @@ if [ $mode = device ]; then
 	wait "$copy_pid" || fail "the copy saw an error"
 	copy_pid=''
 	note "the copy has ended without an error"
-	until_true connected || fail "the sessions did not come back"
-	iscsictl -L
+	iscsictl -L -w 10
 	run umount "$dir/mnt"
 	mounted=''
 else
@@ -285,14 +291,13 @@ else
 		truncate -s 256M "$dir/image"
 	fi
 	nbd_copy "$dir/image" "$(device $vault)"
-	nbd_copy "$dir/raw" "$(device $plain)"
+	nbd_copy "$dir/raw" "$(device $direct)"
 fi
 
 say "All sessions removed, and added again"
 iscsictl -R -a
 iscsictl -L
 iscsictl -A -a -c "$dir/iscsi.conf" -w 10
-until_true connected || fail "the sessions have no disks"
 iscsictl -L
 
 say "The data is what it was"
@@ -302,12 +307,12 @@ if [ $mode = device ]; then
 	checksums "$dir/mnt/data" >"$dir/after"
 	run diff "$dir/before" "$dir/after"
 	note "$(wc -l <"$dir/before") files have the checksums that they had"
-	run cmp "$dir/raw" "$(disk $plain)"
+	run cmp "$dir/raw" "$(disk $direct)"
 	run umount "$dir/mnt"
 	mounted=''
 else
 	nbd_copy "$(device $vault)" "$dir/image.back"
-	nbd_copy "$(device $plain)" "$dir/raw.back"
+	nbd_copy "$(device $direct)" "$dir/raw.back"
 	run cmp "$dir/image" "$dir/image.back"
 	run cmp "$dir/raw" "$dir/raw.back"
 fi
@@ -315,11 +320,12 @@ note "64 MiB of random data are the same, byte for byte"
 iscsictl -R -a
 
 say "What was shown"
-note "* an iscsi.conf with two targets, one of them with mutual CHAP and CRC32C digests"
+note "* an iscsi.conf with two targets: one by TCP with mutual CHAP and CRC32C digests,"
+note "  one by iSER, whose data went by RDMA (iWARP in software, at both ends)"
 if [ $mode = device ]; then
 	note "* iscsictl -A -a -w 10, and two block devices: a file system on one, raw data on the other"
 	note "* a disk in use is not removed"
-	note "* a target killed under a running copy, which went on without an error when it came back"
+	note "* a target killed under a running copy by iSER, which went on without an error when it came back"
 else
 	note "* iscsictl -A -a -w 10, and two disks on NBD sockets, written and read by NBD clients"
 	note "  (not shown, because $why: block devices and file systems)"

@@ -100,11 +100,16 @@ func timedOut(after time.Duration, missing []control.Session, err error) error {
 
 // describe names a session and says what is the matter with it.
 func describe(s *control.Session) string {
+	return subject(s) + ": " + state(s)
+}
+
+// subject names a session.
+func subject(s *control.Session) string {
 	what := "session to " + s.TargetName
 	if s.Discovery {
 		what = "discovery session"
 	}
-	return fmt.Sprintf("session-id %d: %s at %s: %s", s.ID, what, portal(s), state(s))
+	return fmt.Sprintf("session-id %d: %s at %s", s.ID, what, portal(s))
 }
 
 // progress shows on a terminal, on one line, what is still missing.
@@ -117,7 +122,9 @@ type progress struct {
 const progressWidth = 79
 
 func (p *progress) missing(missing []control.Session, all int) {
-	line := fmt.Sprintf("waiting for %d of %d: %s", len(missing), all, describe(&missing[0]))
+	// The reason comes first, since names are long and the line is cut.
+	first := &missing[0]
+	line := fmt.Sprintf("waiting for %d of %d: %s: %s", len(missing), all, state(first), subject(first))
 	line = printable(line)
 	if runes := []rune(line); len(runes) > progressWidth {
 		line = string(runes[:progressWidth-1]) + "…"

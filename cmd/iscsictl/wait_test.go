@@ -78,7 +78,7 @@ func TestProgress(t *testing.T) {
 	p.clear()
 	parts := strings.Split(b.String(), "\r\x1b[K")
 	if len(parts) != 4 || parts[0] != "" || parts[3] != "" ||
-		parts[1] != "waiting for 1 of 2: session-id 3: session to iqn.2012-06.com.example:t at h: N…" ||
+		parts[1] != "waiting for 1 of 2: Not found?: session-id 3: session to iqn.2012-06.com.examp…" ||
 		len([]rune(parts[2])) != progressWidth {
 		t.Errorf("%q", parts)
 	}

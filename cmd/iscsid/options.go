@@ -47,7 +47,7 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 	app := &cli.App{
 		Name: "iscsid", HideHelp: true, HideVersion: true, Writer: stdout, ErrWriter: stderr,
 		UseShortOptionHandling: true,
-		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return err },
+		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return misused(err) },
 		ExitErrHandler:         func(*cli.Context, error) {},
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "P", Value: "/var/run/iscsid.pid"},
@@ -85,6 +85,17 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 		return nil, nil
 	}
 	return o, nil
+}
+
+// misused words an error of package cli as getopt(3) does, with the usage.
+func misused(err error) error {
+	text := err.Error()
+	if option, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		text = "illegal option -- " + option
+	} else if option, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
+		text = "option requires an argument -- " + option
+	}
+	return fmt.Errorf("%s\n%s", text, strings.TrimSuffix(usage, "\n"))
 }
 
 // words separates option letters from attached arguments, as getopt(3) does:
