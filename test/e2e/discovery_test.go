@@ -59,9 +59,14 @@ func TestDiscovery(t *testing.T) {
 	}
 
 	d.ok("-A", "-d", g.portal(), "-e", "off")
-	eventually(t, "a disabled discovery stays", func() bool {
+	eventually(t, "the sessions that a discovery adds are disabled with it", func() bool {
 		list := d.sessions()
-		return len(list) == 1 && list[0].Type == "Discovery" && list[0].Enable == "No"
+		for _, s := range list {
+			if s.Type != "Normal" || s.Enable != "No" {
+				return false
+			}
+		}
+		return len(list) == len(names)
 	})
 }
 
