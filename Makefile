@@ -57,6 +57,10 @@ check: deps check-fast ## install what the tests need (as root on Debian), then 
 .PHONY: check-fast
 check-fast: build lint test e2e ## all checks but those that need a virtual machine
 
+.PHONY: check-vm
+check-vm: ## what needs other kernels, RDMA devices and ublk: in a virtual machine (as root; test/vm/README.md)
+	@test/vm/run.sh
+
 .PHONY: deps
 deps: ## install the programs that the tests use (as root on Debian; else say what is missing)
 	@test/deps.sh

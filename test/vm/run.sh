@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# run.sh is what `make check-vm` runs: it builds the programs and the tests with
+# RDMA, boots a virtual machine for each run, and runs the cases there.
+#
+#   test/vm/run.sh [NAME...]     only the cases with one of these in their names
+#
+#   VM_RUNS       the runs, each a kernel and a kind of RDMA
+#                 ("6.12/rxe 6.12/siw 6.1/rxe")
+#   VM_OPTIONAL   if it is set, a host where this cannot be done is no failure
+#   VM_CACHE      see prep.sh
+#   VM_ACCEL      see vm.sh
+#
+# What was built, and the output of all, stay in bin/vm.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PATH=$PATH:/usr/sbin:/sbin
+GO=${GO:-go}
+runs=${VM_RUNS:-6.12/rxe 6.12/siw 6.1/rxe}
+out=$PWD/bin/vm
+tags=rdma,urfave_cli_no_docs,urfave_cli_no_suggest
+
+# One line for each thing that the host must have, and Debian's package of it.
+needs='
+qemu-system-x86_64                 qemu-system-x86
+busybox                            busybox-static
+cpio                               cpio
+xz                                 xz-utils
+gcc                                gcc
+make                               make
+/usr/include/stdio.h               libc6-dev
+/usr/include/infiniband/verbs.h    libibverbs-dev
+/usr/include/rdma/rdma_cma.h       librdmacm-dev
+'
+
+missing() {
+	while read -r thing package; do
+		case $thing in
+		'') ;;
+		/*) [ -e "$thing" ] || echo "$package" ;;
+		*) command -v "$thing" >/dev/null || echo "$package" ;;
+		esac
+	done <<<"$needs"
+}
+
+# cannot ends the run where there is no virtual machine to be had.
+cannot() {
+	printf '\nSKIP: the tests in a virtual machine did NOT run: %s\n\n' "$*" >&2
+	[ -n "${VM_OPTIONAL:-}" ] && exit 0
+	echo "(VM_OPTIONAL=1 makes that no failure)" >&2
+	exit 1
+}
+
+[ "$(uname -sm)" = "Linux x86_64" ] || cannot "they need Linux on x86_64"
+[ "$(id -u)" -eq 0 ] || cannot "they need root, whose files the guest reads"
+command -v apt-get >/dev/null || cannot "there is no apt-get to fetch the guest's kernel with"
+mapfile -t packages < <(missing | sort -u)
+if [ ${#packages[@]} -gt 0 ]; then
+	echo "vm: installing ${packages[*]}"
+	apt-get -qq update >/dev/null || true
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 install --no-install-recommends "${packages[@]}" \
+		</dev/null >/dev/null || cannot "apt-get could not install ${packages[*]}"
+fi
+
+mkdir -p "$out/bin" "$out/tests" "$out/logs"
+exec 8>"$out/.lock"
+flock -n 8 || { echo "vm: waiting for another run to end" && flock 8; }
+echo "vm: building with RDMA"
+CGO_ENABLED=1 $GO build -buildvcs=false -tags "$tags" -o "$out/bin/" ./cmd/...
+for package in transport/rdma/verbs transport/rdma/iwarp device/ublk; do
+	CGO_ENABLED=1 $GO test -c -tags "$tags" -o "$out/tests/${package##*/}.test" "./$package"
+done
+if readelf -d "$out/bin/iscsid" 2>/dev/null | grep -q 'NEEDED.*\(ibverbs\|rdmacm\)'; then
+	echo "vm: iscsid is linked to the RDMA libraries, which it should open at run time" >&2
+	exit 1
+fi
+
+# selected prints the cases of a run: those whose "# runs: PATTERN..." fits, or
+# who have none. Names, if there are any, restrict them further.
+selected() {
+	local run=$1 case pattern patterns name
+	shift
+	for case in "$PWD"/test/vm/cases/*.sh; do
+		read -ra patterns <<<"$(sed -n 's/^# runs: *//p' "$case" | head -1)"
+		for pattern in "${patterns[@]:-*}"; do
+			# shellcheck disable=SC2053 # it is a pattern
+			[[ $run == $pattern ]] || continue
+			for name in "${@:-}"; do
+				if [[ $(basename "$case") == *"$name"* ]]; then echo "$case" && continue 3; fi
+			done
+		done
+	done
+}
+
+failed=
+for run in $runs; do
+	mapfile -t cases < <(selected "$run" "$@")
+	if [ ${#cases[@]} -eq 0 ]; then continue; fi
+	kernel=${run%/*} kind=${run#*/} logs=$out/logs/${run//\//-} options=()
+	if [ "$kind" = siw ]; then options+=(--siw); fi
+	rm -rf "$logs"
+	mkdir -p "$logs"
+	echo "vm: Linux $kernel with $kind, ${#cases[@]} cases"
+	if ! test/vm/vm.sh --kernel "$kernel" ${options[@]+"${options[@]}"} --timeout "${VM_TIMEOUT:-3000}" -v \
+		--rw "$out" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_TESTS="$out/tests" -- \
+		bash /run/vm/guest/cases.sh "$logs" "${cases[@]}" 2>&1 | tee "$logs/output"; then
+		failed="$failed $run"
+	fi
+done
+if [ -n "$failed" ]; then
+	echo "vm: failed:$failed (see $out/logs)" >&2
+	exit 1
+fi
