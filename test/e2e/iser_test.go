@@ -319,15 +319,20 @@ func TestISERRefused(t *testing.T) {
 // take iSER for RPC or SMB go too far.
 func (c *capture) rdma(args ...string) string {
 	c.t.Helper()
+	out, err := c.dissectRDMA(args...)
+	if err != nil {
+		c.t.Fatalf("tshark %q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+func (c *capture) dissectRDMA(args ...string) (string, error) {
 	cmd := exec.Command("tshark", append([]string{
 		"-r", c.file, "-2", "-o", "tcp.analyze_sequence_numbers:FALSE",
 		"--disable-heuristic", "rpcrdma_iwarp", "--disable-heuristic", "smb_direct_iwarp",
 	}, args...)...)
 	out, err := cmd.Output()
-	if err != nil {
-		c.t.Fatalf("tshark %q: %v\n%s", args, err, out)
-	}
-	return string(out)
+	return string(out), err
 }
 
 // TestISERWire has Wireshark read a session by iSER, from discovery to logout. The
@@ -351,7 +356,8 @@ func TestISERWire(t *testing.T) {
 	d.ok("-R", "-a")
 	// The MPA request and reply of both sessions, and the ends of both.
 	eventually(t, "all is captured", func() bool {
-		return strings.Count(c.rdma("-Y", fmt.Sprintf("tcp.flags.fin == 1 && tcp.dstport == %d && tcp.seq > 200", port)), "\n") >= 2
+		out, err := c.dissectRDMA("-Y", fmt.Sprintf("tcp.flags.fin == 1 && tcp.dstport == %d && tcp.seq > 200", port))
+		return err == nil && strings.Count(out, "\n") >= 2
 	})
 	c.done()
 	if bad := c.rdma("-Y", `_ws.malformed || _ws.expert.severity == "Error"`); bad != "" {

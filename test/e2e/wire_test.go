@@ -46,22 +46,29 @@ func newCapture(t *testing.T, dir string, port int) *capture {
 // window is full, or a port is used again, is no matter of iSCSI.
 func (c *capture) read(args ...string) string {
 	c.t.Helper()
+	out, err := c.dissect(args...)
+	if err != nil {
+		c.t.Fatalf("tshark %q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+func (c *capture) dissect(args ...string) (string, error) {
 	cmd := exec.Command("tshark", append([]string{
 		"-r", c.file, "-2", "-d", fmt.Sprintf("tcp.port==%d,iscsi", c.port),
 		"-o", fmt.Sprintf("iscsi.target_ports:%d", c.port), "-o", "tcp.analyze_sequence_numbers:FALSE",
 	}, args...)...)
 	out, err := cmd.Output()
-	if err != nil {
-		c.t.Fatalf("tshark %q: %v\n%s", args, err, out)
-	}
-	return string(out)
+	return string(out), err
 }
 
-// until waits until the capture has so many PDUs that a filter matches.
+// until waits until the capture has so many PDUs that a filter matches. While it
+// is being written it may end in the middle of a packet, which tshark reports.
 func (c *capture) until(n int, filter string) {
 	c.t.Helper()
 	eventually(c.t, fmt.Sprintf("%d captured of %s", n, filter), func() bool {
-		return strings.Count(c.read("-Y", filter), "\n") >= n
+		out, err := c.dissect("-Y", filter)
+		return err == nil && strings.Count(out, "\n") >= n
 	})
 }
 
@@ -80,7 +87,7 @@ func (c *capture) wantSound() {
 	bad := c.read("-T", "fields", "-e", "frame.number", "-e", "_ws.expert.message", "-e", "iscsi.opcode",
 		"-Y", `_ws.malformed || iscsi.keyvalue.invalid || iscsi.opcode.invalid || iscsi && _ws.expert.severity >= "Warning"`)
 	for line := range strings.Lines(bad) {
-		if !strings.Contains(line, "\t"+retransmitted+"\t") {
+		if !strings.Contains(line, "\t"+retransmitted+"\t") && !strings.Contains(line, "\t"+early) {
 			c.t.Errorf("Wireshark finds fault with frame %s", line)
 		}
 	}
@@ -89,6 +96,10 @@ func (c *capture) wantSound() {
 // retransmitted is a remark of TCP's that stays: on a busy machine the kernel sends
 // again what is only late.
 const retransmitted = "New fragment overlaps old data (retransmission?)"
+
+// early is a remark on Data-In (0x25), which the target sends: with several CPUs a
+// capture on lo can have it before the command that it answers.
+const early = "Unknown SCSI exchange, can not decode SCSI data\t0x25"
 
 // pdus are the values of a field over the whole capture, with their numbers.
 type pdus map[string]map[string]int
