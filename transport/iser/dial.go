@@ -42,8 +42,8 @@ const (
 	nudgeAfter = time.Second
 )
 
-// Flags of the private data that go with the connection (RFC 7145 §5.1: the
-// iSER CM private data of the RDMA-aware transports).
+// Flags in the first of the four bytes of private data that go with a connection
+// request, as Linux has them (include/scsi/iser.h).
 const (
 	zeroBasedNotSupported      = 0x80
 	sendInvalidateNotSupported = 0x40
