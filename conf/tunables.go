@@ -24,6 +24,8 @@ const (
 	tunArenaSize
 	tunCommandTimeout
 	tunDebug
+	tunDeviceDepth
+	tunDeviceQueues
 	tunFailOnDisconnection
 	tunFailOnShutdown
 	tunISCSIDTimeout
@@ -39,6 +41,8 @@ var tunables = [tunCount]Tunable{
 	tunArenaSize:           {"kern.iscsi.arena_size", 64 << 20, 4 << 20, 4 << 30, "bytes", "memory for the data of one session's requests; of sessions added later", true},
 	tunCommandTimeout:      {"kern.iscsi.command_timeout", 60, 0, maxTimeout, "seconds", "after which a command is aborted; 0 never", false},
 	tunDebug:               {"kern.iscsi.debug", 1, 0, 100, "", "messages of iscsi(4): 0 errors, 1 warnings, 2 and more debug", false},
+	tunDeviceDepth:         {"kern.iscsi.device_depth", 128, 1, 4096, "", "requests under way in each queue of a block device; of disks added later", false},
+	tunDeviceQueues:        {"kern.iscsi.device_queues", 0, 0, 64, "", "queues of a block device; 0: half of the processors, 4 at most; of disks added later", false},
 	tunFailOnDisconnection: {"kern.iscsi.fail_on_disconnection", 0, 0, 1, "", "1: remove device nodes when the connection drops", false},
 	tunFailOnShutdown:      {"kern.iscsi.fail_on_shutdown", 1, 0, 1, "", "1: fail disconnected sessions at shutdown", false},
 	tunISCSIDTimeout:       {"kern.iscsi.iscsid_timeout", 60, 1, maxTimeout, "seconds", "to wait for a session to be established before trying again", false},
@@ -148,6 +152,11 @@ func (t *Tunables) ArenaSize() int64 { return t.values[tunArenaSize].Load() }
 
 // MaxTags is kern.iscsi.maxtags: how many requests a session has outstanding.
 func (t *Tunables) MaxTags() int { return int(t.values[tunMaxTags].Load()) }
+
+// DeviceShape is kern.iscsi.device_queues (0: the back-end's choice) and device_depth.
+func (t *Tunables) DeviceShape() (queues, depth int) {
+	return int(t.values[tunDeviceQueues].Load()), int(t.values[tunDeviceDepth].Load())
+}
 
 // FailOnDisconnection is kern.iscsi.fail_on_disconnection.
 func (t *Tunables) FailOnDisconnection() bool { return t.values[tunFailOnDisconnection].Load() != 0 }

@@ -14,7 +14,7 @@ func TestTunableDefaults(t *testing.T) {
 		"kern.iser.debug": "0", "kern.iscsi.debug": "1", "kern.iscsi.ping_timeout": "5", "kern.iscsi.iscsid_timeout": "60",
 		"kern.iscsi.login_timeout": "60", "kern.iscsi.maxtags": "255", "kern.iscsi.fail_on_disconnection": "0",
 		"kern.iscsi.fail_on_shutdown": "1", "kern.iscsi.command_timeout": "60", "kern.iscsi.recovery_timeout": "0",
-		"kern.iscsi.arena_size": "67108864",
+		"kern.iscsi.arena_size": "67108864", "kern.iscsi.device_depth": "128", "kern.iscsi.device_queues": "0",
 	}
 	names := tunables.Names()
 	if len(names) != len(want) || !slices.IsSorted(names) {

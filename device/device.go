@@ -82,6 +82,7 @@ type Geometry struct {
 	Size          int64
 	LogicalBlock  int // 512 or 4096: the unit of offsets and lengths
 	PhysicalBlock int // at least LogicalBlock
+	MinimumIO     int // smallest that costs no more than is needed; 0 where the disk does not say
 	OptimalIO     int // 0 where the disk does not say
 	MaxTransfer   int // largest Read or Write; a multiple of LogicalBlock
 	ReadOnly      bool
@@ -90,6 +91,7 @@ type Geometry struct {
 	Rotational    bool
 	DiscardMax    int64 // largest Discard; 0: not offered
 	DiscardUnit   int   // granularity
+	DiscardAlign  int   // where the first unit begins
 	ZeroesMax     int64 // largest WriteZeroes; 0: not offered
 }
 

@@ -171,6 +171,9 @@ func (f *facts) geometry(l *limits, arenaSize int) device.Geometry {
 		FUA:           true, // by a bit of the command, or by flushing after it
 		Rotational:    f.shape.Rotation > 1,
 	}
+	if m := int64(f.limits.OptimalGranule) * l.block; m <= int64(g.MaxTransfer) {
+		g.MinimumIO = int(m)
+	}
 	if o := int64(f.limits.OptimalTransfer) * l.block; o <= int64(g.MaxTransfer) {
 		g.OptimalIO = int(o)
 	}
@@ -180,6 +183,7 @@ func (f *facts) geometry(l *limits, arenaSize int) device.Geometry {
 	if l.discard > 0 {
 		g.DiscardMax = roundRange(l.discard, l.granule)
 		g.DiscardUnit = int(min(l.granule, maxRange/2))
+		g.DiscardAlign = int(l.align % int64(g.DiscardUnit))
 	}
 	if l.same > 0 {
 		g.ZeroesMax = roundRange(l.same, l.block)

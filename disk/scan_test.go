@@ -79,13 +79,13 @@ func TestGeometry(t *testing.T) {
 			"4096, thin, limits of its own",
 			facts{
 				capacity: scsi.Capacity{LastLBA: 1<<30 - 1, BlockLength: 4096, PhysicalExponent: 2, LBPME: true, LBPRZ: true},
-				limits:   scsi.BlockLimits{MaxTransfer: 100, OptimalTransfer: 16, MaxUnmapBlocks: 64, MaxUnmapExtents: 1, UnmapGranule: 4, MaxWriteSame: 100},
+				limits:   scsi.BlockLimits{MaxTransfer: 100, OptimalTransfer: 16, OptimalGranule: 8, MaxUnmapBlocks: 64, MaxUnmapExtents: 1, UnmapGranule: 4, UnmapAlignment: 7, UnmapAligned: true, MaxWriteSame: 100},
 				thin:     scsi.Provisioning{LBPU: true, LBPWS: true},
 				cached:   true, same: true,
 			},
 			device.Geometry{
-				Size: 1 << 42, LogicalBlock: 4096, PhysicalBlock: 16384, OptimalIO: 65536, MaxTransfer: 409600, FUA: true,
-				DiscardMax: 64 * 64 * 4096, DiscardUnit: 16384, ZeroesMax: 64 * 100 * 4096,
+				Size: 1 << 42, LogicalBlock: 4096, PhysicalBlock: 16384, MinimumIO: 32768, OptimalIO: 65536, MaxTransfer: 409600, FUA: true,
+				DiscardMax: 64 * 64 * 4096, DiscardUnit: 16384, DiscardAlign: 3 * 4096, ZeroesMax: 64 * 100 * 4096,
 			},
 		},
 		{

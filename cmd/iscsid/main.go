@@ -148,7 +148,7 @@ func listen(o *options) (net.Listener, error) {
 // backends are the ways to show a disk, the preferred first.
 func backends(o *options, log *slog.Logger) ([]device.Backend, error) {
 	known := []device.Backend{
-		ublk.New(ublk.Options{Log: log}),
+		ublk.New(ublk.Options{Shape: o.tunables.DeviceShape, Log: log}),
 		loop.New(filepath.Join(o.runDir, "loop"), log),
 
 		nbd.NewSocket(filepath.Join(o.runDir, "nbd"), 0o600, -1),

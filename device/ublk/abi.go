@@ -150,8 +150,10 @@ type ioCmd struct {
 
 const (
 	sectorShift = 9
-	// maxDepth is UBLK_MAX_QUEUE_DEPTH.
-	maxDepth = 4096
+	// maxDepth is UBLK_MAX_QUEUE_DEPTH, and maxQueues a bound of ours: the
+	// driver takes as many as there are processors.
+	maxDepth  = 4096
+	maxQueues = 64
 	// maxBuffer is the largest data of a request: UBLK_IO_BUF_BITS.
 	maxBuffer = 1 << 25
 	// copyBase, tagShift and queueShift make the position of a request's

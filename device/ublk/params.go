@@ -46,8 +46,8 @@ func makeParams(g device.Geometry, arenaSize int) params {
 
 	p.logicalShift = shift(g.LogicalBlock)
 	p.physicalShift = max(shift(g.PhysicalBlock), p.logicalShift)
-	p.minimumShift = p.physicalShift
-	p.optimalShift = max(shift(g.OptimalIO), p.physicalShift)
+	p.minimumShift = max(shift(g.MinimumIO), p.physicalShift)
+	p.optimalShift = max(shift(g.OptimalIO), p.minimumShift)
 
 	if g.ReadOnly {
 		p.attrs |= attrReadOnly
@@ -70,6 +70,7 @@ func makeParams(g device.Geometry, arenaSize int) params {
 func (p *params) setDiscard(g device.Geometry) {
 	p.types |= typeDiscard
 	p.discardGranularity = uint32(max(g.DiscardUnit, g.LogicalBlock))
+	p.discardAlignment = uint32(g.DiscardAlign)
 	p.maxDiscardSegments = 1
 	sectors := func(most int64, unit int64) uint32 {
 		most = min(most, maxRange)

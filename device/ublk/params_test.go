@@ -34,6 +34,8 @@ func TestParams(t *testing.T) {
 		"no FUA":              {func(g *device.Geometry) { g.FUA = false }, 16 << 20, func(p *params) { p.attrs = attrVolatileCache }},
 		"optimal":             {func(g *device.Geometry) { g.OptimalIO = 64 << 10 }, 16 << 20, func(p *params) { p.optimalShift = 16 }},
 		"optimal of three":    {func(g *device.Geometry) { g.OptimalIO = 192 << 10 }, 16 << 20, func(*params) {}},
+		"granularity":         {func(g *device.Geometry) { g.MinimumIO = 16 << 10 }, 16 << 20, func(p *params) { p.minimumShift, p.optimalShift = 14, 14 }},
+		"unaligned discards":  {func(g *device.Geometry) { g.DiscardAlign = 512 }, 16 << 20, func(p *params) { p.discardAlignment = 512 }},
 		"small arena":         {func(*device.Geometry) {}, 512 << 10, func(p *params) { p.maxSectors = 128 }},
 		"small transfers":     {func(g *device.Geometry) { g.MaxTransfer = 512 }, 16 << 20, func(p *params) { p.maxSectors = 8 }},
 		"uneven transfers":    {func(g *device.Geometry) { g.MaxTransfer = 65535 }, 16 << 20, func(p *params) { p.maxSectors = 120 }},

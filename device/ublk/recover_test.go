@@ -92,7 +92,7 @@ func TestDaemon(t *testing.T) {
 	size, _ := strconv.ParseInt(os.Getenv("UBLK_TEST_SIZE"), 10, 64)
 	depth, _ := strconv.Atoi(os.Getenv("UBLK_TEST_DEPTH"))
 	disk := newSharedDisk(t, path, size)
-	b := New(Options{Queues: 2, Depth: depth})
+	b := New(Options{Shape: func() (int, int) { return 2, depth }})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var dev device.Device

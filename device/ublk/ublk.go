@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// DefaultDepth is how many requests a queue has under way by default.
-	DefaultDepth = 128
+	// defaultDepth is how many requests a queue has under way by default.
+	defaultDepth = 128
 	// stepTime bounds each step of detaching where it depends on the disk
 	// or on those who use the device.
 	stepTime = 5 * time.Second
@@ -34,17 +34,18 @@ const (
 
 // Options are what can be chosen. The zero Options are good.
 type Options struct {
-	Queues int // hardware queues of a device; 0: a few
-	Depth  int // requests under way in each; 0: DefaultDepth
+	// Shape is asked for each new device: how many hardware queues it has (0:
+	// a few), and how many requests are under way in each (0: 128). May be nil.
+	Shape func() (queues, depth int)
 	// Log is told of what ends a device without being asked; may be nil.
 	Log *slog.Logger
 }
 
 // Backend is the back-end "ublk".
 type Backend struct {
-	queues, depth int
-	log           *slog.Logger
-	step          time.Duration // stepTime, but in tests
+	shape func() (queues, depth int)
+	log   *slog.Logger
+	step  time.Duration // stepTime, but in tests
 
 	mu   sync.Mutex
 	live map[uint32]bool      // numbers of devices that are ours
@@ -54,21 +55,29 @@ type Backend struct {
 // New makes the back-end.
 func New(o Options) *Backend {
 	b := &Backend{
-		queues: o.Queues, depth: o.Depth, log: o.Log, step: stepTime,
+		shape: o.Shape, log: o.Log, step: stepTime,
 		live: make(map[uint32]bool), used: make(map[device.Name]bool),
 	}
-	if b.queues <= 0 {
-		// One nexus serves all: more queues do little but to copy side by side.
-		b.queues = max(1, min(runtime.NumCPU()/2, 4))
+	if b.shape == nil {
+		b.shape = func() (int, int) { return 0, 0 }
 	}
-	if b.depth <= 0 {
-		b.depth = DefaultDepth
-	}
-	b.depth = min(b.depth, maxDepth)
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
 	return b
+}
+
+// size returns the number of queues of a new device, and their depth.
+func (b *Backend) size() (queues, depth int) {
+	queues, depth = b.shape()
+	if queues <= 0 {
+		// One nexus serves all: more queues do little but to copy side by side.
+		queues = max(1, min(runtime.NumCPU()/2, 4))
+	}
+	if depth <= 0 {
+		depth = defaultDepth
+	}
+	return min(queues, maxQueues), min(depth, maxDepth)
 }
 
 // Name is device.Backend's.
@@ -152,8 +161,9 @@ func (b *Backend) isLive(id uint32) bool {
 // create makes a new device of the driver's.
 func (d *Device) create(ctx context.Context, geo device.Geometry, offered uint64) error {
 	p := makeParams(geo, d.disk.Arena().Size())
+	queues, depth := d.backend.size()
 	info := devInfo{
-		queues: uint16(d.backend.queues), depth: uint16(d.backend.depth), devID: noID,
+		queues: uint16(queues), depth: uint16(depth), devID: noID,
 		maxIO: uint32(p.whole()), owner: owner(d.name),
 		flags: offered & (featUserCopy | featIoctlEncode | featUserRecovery | featReissue | featUpdateSize),
 	}

@@ -28,7 +28,7 @@ const (
 // backend makes a back-end, or skips the test where there can be none.
 func backend(t testing.TB) *Backend {
 	t.Helper()
-	b := New(Options{Queues: 2})
+	b := New(Options{Shape: func() (int, int) { return 2, 0 }})
 	b.step = 2 * time.Second
 	if err := b.Probe(); err != nil {
 		t.Skipf("SKIP: %v; runs in the VM", err)
