@@ -7,6 +7,7 @@
 #   VM_RUNS       the runs, each a kernel and a kind of RDMA
 #                 ("6.12/rxe 6.12/siw 6.1/rxe")
 #   VM_OPTIONAL   if it is set, a host where this cannot be done is no failure
+#   KILLS         how often the cases that kill the daemon do so (10)
 #   VM_CACHE      see prep.sh
 #   VM_ACCEL      see vm.sh
 #
@@ -61,11 +62,14 @@ if [ ${#packages[@]} -gt 0 ]; then
 		</dev/null >/dev/null || cannot "apt-get could not install ${packages[*]}"
 fi
 
-mkdir -p "$out/bin" "$out/tests" "$out/logs"
+mkdir -p "$out/bin" "$out/next" "$out/tests" "$out/logs"
 exec 8>"$out/.lock"
 flock -n 8 || { echo "vm: waiting for another run to end" && flock 8; }
 echo "vm: building with RDMA"
 CGO_ENABLED=1 $GO build -buildvcs=false -tags "$tags" -o "$out/bin/" ./cmd/...
+# Another build, for upgrades.
+CGO_ENABLED=1 $GO build -buildvcs=false -tags "$tags" -ldflags '-X main.version=next-build' \
+	-o "$out/next/" ./cmd/iscsid ./cmd/iscsictl
 for package in transport/rdma/verbs transport/rdma/iwarp device/ublk; do
 	CGO_ENABLED=1 $GO test -c -tags "$tags" -o "$out/tests/${package##*/}.test" "./$package"
 done
@@ -101,7 +105,7 @@ for run in $runs; do
 	mkdir -p "$logs"
 	echo "vm: Linux $kernel with $kind, ${#cases[@]} cases"
 	if ! test/vm/vm.sh --kernel "$kernel" ${options[@]+"${options[@]}"} --timeout "${VM_TIMEOUT:-3000}" -v \
-		--rw "$out" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_TESTS="$out/tests" -- \
+		--rw "$out" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env KILLS="${KILLS:-10}" --env VM_TESTS="$out/tests" -- \
 		bash /run/vm/guest/cases.sh "$logs" "${cases[@]}" 2>&1 | tee "$logs/output"; then
 		failed="$failed $run"
 	fi

@@ -6,4 +6,4 @@
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 modprobe ublk_drv
-UBLK_TEST_KILLS=${UBLK_TEST_KILLS:-10} timeout -s QUIT 880 "$VM_TESTS/ublk.test" -test.v -test.count=1
+UBLK_TEST_KILLS=$KILLS timeout -s QUIT 880 "$VM_TESTS/ublk.test" -test.v -test.count=1

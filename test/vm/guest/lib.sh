@@ -84,11 +84,14 @@ lio_ram() {
 	mkdir -p "$d" && echo "rd_pages=$(($2 * 256))" >"$d/control" && echo 1 >"$d/enable" && echo "$d"
 }
 
-# lio_file NAME FILE BYTES makes a disk of a file.
+# lio_file NAME FILE BYTES [ATTRIBUTE=VALUE...] makes a disk of a file, which may
+# be sparse; block_size=4096, emulate_tpu=1 (UNMAP) and the like are attributes.
 lio_file() {
-	local d=$LIO/core/fileio_1/$1
+	local d=$LIO/core/fileio_1/$1 attribute
 	modprobe target_core_file
-	mkdir -p "$d" && echo "fd_dev_name=$2,fd_dev_size=$3" >"$d/control" && echo 1 >"$d/enable" && echo "$d"
+	mkdir -p "$d" && echo "fd_dev_name=$2,fd_dev_size=$3" >"$d/control" && echo 1 >"$d/enable" || return
+	for attribute in "${@:4}"; do echo "${attribute#*=}" >"$d/attrib/${attribute%%=*}" || return; done
+	echo "$d"
 }
 
 # lio_block NAME DEVICE makes a disk of a block device (dm-flakey and the like).
