@@ -14,6 +14,7 @@ import (
 	"iscsictl/conf"
 	"iscsictl/session"
 	"iscsictl/transport"
+	"iscsictl/transport/offload"
 	"iscsictl/transport/tcp"
 )
 
@@ -97,7 +98,7 @@ func (b *bench) open(ctx context.Context) (*nexus, error) {
 	rand.Read(isid[1:])   // never fails (crypto/rand)
 	n.session = session.New(session.Config{
 		ID: uint32(len(b.nexus) + 1), ISID: isid, Target: b.o.target, Tunables: tunables,
-		Dialer: func(conf.Session) transport.Dialer { return tcp.Dialer{} },
+		Dialer: dialer,
 		Arena:  a, Handler: n, Log: b.log, Rand: rand.Reader,
 	})
 	n.session.Start()
@@ -115,6 +116,14 @@ func (b *bench) open(ctx context.Context) (*nexus, error) {
 		return nil, errors.New("the target does not do CRC32C digests")
 	}
 	return n, nil
+}
+
+// dialer returns what connects a session.
+func dialer(t conf.Session) transport.Dialer {
+	if t.ISER {
+		return offload.Dialer{Pinned: t.Offload}
+	}
+	return tcp.Dialer{}
 }
 
 // arenaSize is the least power of two that holds what a session needs.

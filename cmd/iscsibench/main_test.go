@@ -86,6 +86,27 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestISER: the same load by iSER, which says what carries it.
+func TestISER(t *testing.T) {
+	_, server := serve(t, oneTarget(target.LUN{Size: 4 << 20}))
+	l, err := target.ListenISER(t.Context(), target.Portal{Address: "127.0.0.1:0", ISER: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go server.ServeISER(l, 1)
+	portal := l.Addr().String()
+	for _, args := range []string{"--iser", "--iser --offload iwarp --rw write --block 1m --depth 4 --destroy-data"} {
+		r := measured(t, portal, strings.Fields(args)...)
+		if !r.ISER || r.Connection["rdmaProvider"] != "iwarp" || r.Connection["remoteInvalidate"] == "" {
+			t.Errorf("%s: iSER %v, %v", args, r.ISER, r.Connection)
+		}
+	}
+	out, err := command(t.Context(), "-p", portal, "-t", iqn, "--time", "10ms", "--iser")
+	if err != nil || !strings.Contains(out, "iSER by iwarp") {
+		t.Errorf("%v, %s", err, out)
+	}
+}
+
 // TestSequentialWritesAll checks that what is written sequentially goes everywhere,
 // and that reads change nothing.
 func TestSequentialWritesAll(t *testing.T) {
@@ -176,6 +197,9 @@ func TestErrors(t *testing.T) {
 		to + "--user alice":                          "--user and --secret-file go together",
 		to + "--secret-file /nonexistent":            "--user and --secret-file go together",
 		to + "--user a --secret-file /nonexistent":   "/nonexistent",
+		to + "--offload iwarp":                       "for Protocol = iSER",
+		to + "--iser --offload cxgbei":               "no offload driver",
+		to + "--iser --digests":                      "--digests is not for --iser",
 		"-p " + portal + " -t " + iqn + ":missing":   portal,
 		"-p 127.0.0.1:1 -t " + iqn:                   "connection refused",
 		to + "--time 1ms --cpuprofile /nonexistent/": "--cpuprofile",

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"iscsictl/conf"
+	"iscsictl/transport/offload"
 )
 
 // Long options that messages name.
@@ -28,6 +29,8 @@ const (
 	optMutual      = "mutual-secret-file"
 	optDestroyData = "destroy-data"
 	optCPUProfile  = "cpuprofile"
+	optISER        = "iser"
+	optOffload     = "offload"
 )
 
 // Bounds of what may be asked for.
@@ -88,6 +91,8 @@ func flags() []cli.Flag {
 		&cli.IntFlag{Name: optSessions, Value: 1, Usage: "use `N` sessions at once"},
 		&cli.Float64Flag{Name: optRate, Usage: "send `N` requests a second, and count latency from when each was due (default: as many as can be)"},
 		&cli.BoolFlag{Name: "digests", Usage: "offer CRC32C digests of headers and data, and accept no less"},
+		&cli.BoolFlag{Name: optISER, Usage: "connect by iSER (iser(4))"},
+		&cli.StringFlag{Name: optOffload, Usage: "with --iser, use `DRIVER` alone: verbs or iwarp (default: as iser(4) says)"},
 		&cli.StringFlag{Name: "initiator", Usage: "log in by this `NAME` (default: as iscsi.conf(5) says)"},
 		&cli.StringFlag{Name: optUser, Usage: "authenticate with CHAP as `NAME`"},
 		&cli.StringFlag{Name: optSecret, Usage: "read the CHAP secret from `FILE`"},
@@ -157,7 +162,14 @@ func readTarget(c *cli.Context) (conf.Session, error) {
 		t.InitiatorName = name
 	}
 	t.HeaderDigest, t.DataDigest = c.Bool("digests"), c.Bool("digests")
-	var err error
+	t.ISER, t.Offload = c.Bool(optISER), c.String(optOffload)
+	if t.ISER && t.DataDigest {
+		return t, errors.New("--digests is not for --iser, which has none")
+	}
+	err := offload.Check(t.Offload, t.ISER)
+	if err != nil {
+		return t, fmt.Errorf("--%s: %w", optOffload, err)
+	}
 	if t.User = c.String(optUser); t.User != "" {
 		t.AuthMethod = conf.AuthCHAP
 	}

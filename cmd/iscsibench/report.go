@@ -19,7 +19,10 @@ type report struct {
 	Depth    int      `json:"depth"`
 	Sessions int      `json:"sessions"`
 	Digests  bool     `json:"digests"`
-	Asked    float64  `json:"rate_asked,omitempty"` // requests a second
+	ISER     bool     `json:"iser"`
+	// Connection is what there is to know of the first session's, with iSER.
+	Connection map[string]string `json:"connection,omitempty"`
+	Asked      float64           `json:"rate_asked,omitempty"` // requests a second
 
 	Seconds   float64 `json:"seconds"`
 	Requests  uint64  `json:"requests"`
@@ -50,12 +53,18 @@ func (b *bench) report(elapsed time.Duration, used usage) *report {
 	r := &report{
 		Target: b.o.target.TargetName, Portal: b.o.target.TargetAddress,
 		Mode: b.o.mode, Block: b.o.block, Depth: b.o.depth, Sessions: b.o.sessions,
-		Digests: b.o.target.DataDigest, Asked: b.o.rate,
+		Digests: b.o.target.DataDigest, ISER: b.o.target.ISER, Asked: b.o.rate,
 		Seconds: elapsed.Seconds(), User: used.user.Seconds(), System: used.system.Seconds(),
 		Voluntary: used.voluntary, Involuntary: used.involuntary,
 	}
 	for _, u := range b.loads[0].units {
 		r.Units = append(r.Units, fmt.Sprintf("LUN %v, %s, %d blocks of %d bytes", u.lun, u.name, u.blocks, u.blockLength))
+	}
+	for _, f := range b.nexus[0].session.Info().Facts {
+		if r.Connection == nil {
+			r.Connection = map[string]string{}
+		}
+		r.Connection[f.Name] = f.Value
 	}
 	all := &histogram{}
 	for _, l := range b.loads {
@@ -93,6 +102,12 @@ func (r *report) writeText(w io.Writer) error {
 	fmt.Fprintf(&b, "%s, %d bytes, %d outstanding, %d session(s)", r.Mode, r.Block, r.Depth, r.Sessions)
 	if r.Digests {
 		b.WriteString(", digests")
+	}
+	if r.ISER {
+		fmt.Fprintf(&b, ", iSER by %s", r.Connection["rdmaProvider"])
+		if device := r.Connection["rdmaDevice"]; device != "" {
+			fmt.Fprintf(&b, " on %s", device)
+		}
 	}
 	if r.Asked > 0 {
 		fmt.Fprintf(&b, ", %.0f requests/s asked for", r.Asked)

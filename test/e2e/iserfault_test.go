@@ -122,9 +122,10 @@ func TestISERFaults(t *testing.T) {
 	}
 }
 
-// TestISERLate has the target move the data of a command after its response. Nothing
-// tells that the data is missing, so that of here is zeroes; the connection is left when
-// the memory is reached for that was taken back.
+// TestISERLate has the target move the data of a command after its response. A read
+// whose data has not come is sent again. Nothing tells that a write's data was not
+// fetched, so that of here is zeroes, as the disk's. The connection is left when the
+// memory is reached for that was taken back.
 func TestISERLate(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t, "-o", "kern.iscsi.arena_size=4m")
@@ -138,7 +139,8 @@ func TestISERLate(t *testing.T) {
 			}, target.IWARP{})
 			d.addISER(portal, name)
 			disk := d.disk(name, 0)
-			qemuIO(t, disk, "write -P 0 0 32k", "read -P 0 0 32k")
+			pattern := map[string]string{"read": "7", "write": "0"}[command]
+			qemuIO(t, disk, "write -P "+pattern+" 0 32k", "read -P "+pattern+" 0 32k")
 			s := d.until(name, "reconnected", func(s session) bool { return s.State == "Connected" && s.Reconnections == 1 })
 			if !strings.Contains(s.LastFailure, reason) {
 				t.Errorf("the last failure is %q, want %q", s.LastFailure, reason)

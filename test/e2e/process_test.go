@@ -16,7 +16,7 @@ import (
 
 // patience is how long a test waits for what must happen soon. It is long:
 // machines that test may be busy, and only a failing test waits for all of it.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // poll is how often a test looks.
 const poll = 20 * time.Millisecond

@@ -31,6 +31,7 @@ type mover struct {
 	session transport.Session
 	params  transport.Params
 	early   error // the connection had ended before the full-feature phase
+	marks   marks
 
 	tasks      []taskState
 	commands   int      // that may be with the target at a time
@@ -58,7 +59,7 @@ const signalEvery = 8
 
 func newMover(c rdma.Conn, p transport.Params, s transport.Session, tasks, commands int) *mover {
 	m := &mover{
-		conn: c, session: s, params: p, commands: commands,
+		conn: c, session: s, params: p, commands: commands, marks: newMarks(),
 		tasks: make([]taskState, tasks), waiting: make([]uint16, 0, tasks),
 		slots: make([]uint16, 0, commands+spareSlots), owner: make([]uint32, commands+spareSlots),
 	}
@@ -141,9 +142,7 @@ func (m *mover) issue(st *taskState) error {
 		st.granted = true
 		r.HasWrite, r.WriteSTag, r.WriteBase = true, uint32(st.region.Key), st.region.Addr
 	case in > 0:
-		// How much the target writes there is known from its word only:
-		// what it leaves out must not be what others have left there.
-		clear(t.In.Bytes())
+		m.marks.leave(t.In.Bytes())
 		if st.region, err = m.conn.Grant(uint64(t.Index), t.In, rdma.RemoteWrite); err != nil {
 			return err
 		}
@@ -276,6 +275,7 @@ func (m *mover) scsiResponse(h *iscsi.BHS, data []byte, invalidated rdma.Key) er
 	if p.Underflow {
 		received -= int(min(int64(p.Residual), int64(received)))
 	}
+	received = m.marks.written(t.In.Bytes(), received)
 	return m.end(st, &transport.Result{
 		Response: p.Response, Status: p.Status,
 		Overflow: p.Overflow, Underflow: p.Underflow, Residual: p.Residual,

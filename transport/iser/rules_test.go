@@ -143,6 +143,11 @@ func (s *stand) command(itt uint32, out, in int) *transport.Task {
 	return t
 }
 
+// write does the first n bytes of a read's RDMA Write.
+func (s *stand) write(itt uint32, n int) {
+	copy(s.table.tasks[itt].In.Bytes(), bytes.Repeat([]byte{0x77}, n))
+}
+
 // complete has the n next requests done.
 func (s *stand) complete(n int) {
 	s.t.Helper()
@@ -209,7 +214,7 @@ func TestAdvertisement(t *testing.T) {
 			if g.extent != task.In || g.access != rdma.RemoteWrite || r.ReadBase != 0x7f0000000000+uint64(task.In.Offset()) {
 				t.Errorf("in %d: granted %+v, header %+v", c.in, g, r)
 			}
-			if task.In.Bytes()[0] != 0 {
+			if task.In.Bytes()[0] == 0xee {
 				t.Error("a read begins with what another has left in its buffer")
 			}
 		case len(s.card.granted) != 0:
@@ -222,6 +227,7 @@ func TestRead(t *testing.T) {
 	s := newStand(t, 8)
 	s.command(1, 0, 4096)
 	r, _, _ := s.card.sent(0)
+	s.write(1, 4000)
 	err := s.receive(&iscsi.SCSIResponse{InitiatorTaskTag: 1, Underflow: true, Residual: 96}, nil, rdma.Key(r.ReadSTag))
 	if err != nil {
 		t.Fatal(err)
