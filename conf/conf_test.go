@@ -105,6 +105,8 @@ func TestVariables(t *testing.T) {
 		{"CommandTimeout = 0", func(s *Session) { s.CommandTimeout = 0 }},
 		{"RecoveryTimeout = 1000000", func(s *Session) { s.RecoveryTimeout = maxTimeout }},
 		{"LUNs = 0,3-5", func(s *Session) { s.LUNs = "0,3-5" }},
+		{"Device = UBLK", func(s *Session) { s.Device = "ublk" }},
+		{"Device = socket;", func(s *Session) { s.Device = "socket" }},
 		{"LUNs = 5, 4, 3 ,0;", func(s *Session) { s.LUNs = "0,3-5" }},
 		{`LUNs = "0, 3-5"`, func(s *Session) { s.LUNs = "0,3-5" }},
 	} {
@@ -169,6 +171,9 @@ func TestMistakes(t *testing.T) {
 		{"CommandTimeout = 1e", "4:18 " + near + "'1e': invalid CommandTimeout value; must be 0 to 1000000"},
 		{"RecoveryTimeout = 99999999999999999999", "4:19 " + near + "'99999999999999999999': invalid numeric value"},
 		{"LUNs = 5-3", "4:8 " + near + "'5-3': invalid LUNs value; must be numbers and ranges such as 0,3-5"},
+		{"Device = lop", "4:10 " + near + `'lop': there is no kind of device "lop": ublk, nbd, loop, socket are; did you mean loop?`},
+		{"Device = 7", "4:10 " + near + `'7': there is no kind of device "7": ublk, nbd, loop, socket are`},
+		{"Devise = loop", "4:1 " + near + "'Devise': unknown variable; did you mean Device?"},
 		{"LUNs = 1,x", "4:8 " + near + "'1,x': invalid LUNs value; must be numbers and ranges such as 0,3-5"},
 		{"InitiatorAlias = a,b", "4:19 " + near + "',': unexpected ,; put the value in quotes"},
 		{"TargetNam = x", "4:1 " + near + "'TargetNam': unknown variable; did you mean TargetName?"},

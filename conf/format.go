@@ -49,6 +49,7 @@ func Format(s Session) string {
 	number("CommandTimeout", s.CommandTimeout)
 	number("RecoveryTimeout", s.RecoveryTimeout)
 	entry("LUNs", s.LUNs.String())
+	entry("Device", s.Device)
 	b.WriteString("}\n")
 	return b.String()
 }

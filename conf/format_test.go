@@ -38,7 +38,7 @@ func full(t *testing.T) Session {
 		TargetName: "iqn.x:t", TargetAddress: "fe80::1%eth0",
 		AuthMethod: AuthCHAP, User: "u", Secret: " p ", MutualUser: "v", MutualSecret: "file", CHAPDigest: "SHA-256",
 		HeaderDigest: true, DataDigest: true, Discovery: true, Enable: true, ISER: true, Offload: "x",
-		DSCP: 1, PCP: 2, PingTimeout: 3, LoginTimeout: 4, CommandTimeout: 5, RecoveryTimeout: 6, LUNs: "1-2,7",
+		DSCP: 1, PCP: 2, PingTimeout: 3, LoginTimeout: 4, CommandTimeout: 5, RecoveryTimeout: 6, LUNs: "1-2,7", Device: "nbd",
 	}
 	for v, i := reflect.ValueOf(s), 0; i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {

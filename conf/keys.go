@@ -3,6 +3,7 @@ package conf
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -55,6 +56,7 @@ var keys = func() map[string]*key {
 		{name: "CommandTimeout", set: number("CommandTimeout", 0, maxTimeout, func(s *Session) *int { return &s.CommandTimeout })},
 		{name: "RecoveryTimeout", set: number("RecoveryTimeout", 0, maxTimeout, func(s *Session) *int { return &s.RecoveryTimeout })},
 		{name: "LUNs", list: true, set: setLUNs},
+		{name: "Device", set: setDevice},
 	} {
 		if k.spoken == "" {
 			k.spoken = k.name
@@ -179,17 +181,31 @@ func setLUNs(_ *reader, s *Session, value string) (err error) {
 	return err
 }
 
+func setDevice(_ *reader, s *Session, value string) (err error) {
+	s.Device, err = ParseDevice(value)
+	return err
+}
+
 func setObsolete(*reader, *Session, string) error { return errObsolete }
 
 // nearest returns the variable that was probably meant by name, or "".
 func nearest(name string) string {
+	names := make([]string, 0, len(keys))
+	for _, k := range keys {
+		names = append(names, k.name)
+	}
+	slices.Sort(names) // of equally near ones always the same
+	return nearestOf(names, name)
+}
+
+// nearestOf returns the one of some names that was probably meant, in any case,
+// or "".
+func nearestOf(names []string, name string) string {
 	name = strings.ToLower(name)
 	best, distance := "", len(name)/3+1
-	for lower, k := range keys {
-		d := editDistance(name, lower)
-		// Of equally near ones always the same, whatever the map's order.
-		if d < distance || d == distance && best != "" && k.name < best {
-			best, distance = k.name, d
+	for _, one := range names {
+		if d := editDistance(name, strings.ToLower(one)); d < distance {
+			best, distance = one, d
 		}
 	}
 	return best

@@ -35,7 +35,8 @@ type Session struct {
 	CommandTimeout  int `json:"commandTimeout"`  // seconds, 0: none, -1: not set
 	RecoveryTimeout int `json:"recoveryTimeout"` // seconds, 0: none, -1: not set
 
-	LUNs LUNSet `json:"luns,omitempty"` // empty: all
+	LUNs   LUNSet `json:"luns,omitempty"`   // empty: all
+	Device string `json:"device,omitempty"` // kind of devices, one of DeviceKinds; empty: the best there is
 }
 
 // NewSession returns a session with the defaults of iscsi.conf(5).

@@ -66,6 +66,8 @@ func TestValidate(t *testing.T) {
 		{`invalid LoginTimeout value for target "n"; must be 1 to 1000000`, func(s *Session) { s.LoginTimeout = 0 }},
 		{`invalid CommandTimeout value for target "n"; must be 0 to 1000000`, func(s *Session) { s.CommandTimeout = -2 }},
 		{`invalid RecoveryTimeout value for target "n"; must be 0 to 1000000`, func(s *Session) { s.RecoveryTimeout = -2 }},
+		{`invalid Device "lopp" for target "n"`, func(s *Session) { s.Device = "lopp" }},
+		{`invalid Device "LOOP" for target "n"`, func(s *Session) { s.Device = "LOOP" }},
 		{`invalid LUNs for target "n"`, func(s *Session) { s.LUNs = "3,1" }},
 		{`overlong nickname for target "` + strings.Repeat("x", 223) + `..."; max length is 255 bytes`, func(s *Session) { s.Nickname = strings.Repeat("x", 300) }},
 		{`overlong TargetAddress for target "n"; max length is 512 bytes`, func(s *Session) { s.TargetAddress = strings.Repeat("x", 513) }},

@@ -128,6 +128,9 @@ func (s *Session) numberFaults() (faults []fault) {
 			faults = append(faults, fault{"luns", fmt.Errorf("invalid LUNs for target %s", s.label())})
 		}
 	}
+	if kind, err := ParseDevice(s.Device); s.Device != "" && (err != nil || kind != s.Device) {
+		faults = append(faults, fault{"device", fmt.Errorf("invalid Device %s for target %s", quote(s.Device), s.label())})
+	}
 	return faults
 }
 

@@ -36,6 +36,7 @@ type config struct {
 	CommandTimeout   *int        `json:"commandTimeout,omitempty"`
 	RecoveryTimeout  *int        `json:"recoveryTimeout,omitempty"`
 	LUNs             conf.LUNSet `json:"luns,omitempty"`
+	Device           string      `json:"device,omitempty"`
 }
 
 const wireCHAP = "CHAP"
@@ -67,6 +68,7 @@ func configOf(s conf.Session) *config {
 		CommandTimeout:   optional(s.CommandTimeout),
 		RecoveryTimeout:  optional(s.RecoveryTimeout),
 		LUNs:             s.LUNs,
+		Device:           s.Device,
 	}
 	if s.AuthMethod == conf.AuthCHAP {
 		c.AuthMethod = wireCHAP
@@ -113,7 +115,7 @@ func (c *config) session() (conf.Session, error) {
 	s.LoginTimeout = orUnset(c.LoginTimeout)
 	s.CommandTimeout = orUnset(c.CommandTimeout)
 	s.RecoveryTimeout = orUnset(c.RecoveryTimeout)
-	s.LUNs = c.LUNs
+	s.LUNs, s.Device = c.LUNs, c.Device
 	return s, nil
 }
 

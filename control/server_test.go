@@ -76,7 +76,7 @@ func session() conf.Session {
 	s.HeaderDigest, s.DataDigest, s.ISER, s.Enable = true, true, true, false
 	s.Offload = "none"
 	s.DSCP, s.PCP, s.PingTimeout, s.LoginTimeout, s.CommandTimeout, s.RecoveryTimeout = 0, 7, 0, 10, 20, 30
-	s.LUNs = "0,3-5"
+	s.LUNs, s.Device = "0,3-5", "loop"
 	return s
 }
 

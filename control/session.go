@@ -25,6 +25,8 @@ type Session struct {
 	LoginTimeout    int `json:"loginTimeout"`
 	CommandTimeout  int `json:"commandTimeout"`
 	RecoveryTimeout int `json:"recoveryTimeout"`
+	// Device is the kind of devices that the session asks for; empty: the best.
+	Device string `json:"device,omitempty"`
 
 	User            string `json:"user,omitempty"`
 	SecretSet       bool   `json:"secretSet,omitempty"`
@@ -86,7 +88,12 @@ type Device struct {
 	LUN     uint64 `json:"lun"`            // as people write it
 	Name    string `json:"name"`           // "loop0", or a full path
 	Backend string `json:"backend"`        // "loop", "socket", …
-	Note    string `json:"note,omitempty"` // what to know of it, such as that it does not outlive the daemon
+	Note    string `json:"note,omitempty"` // what to know of it, such as what the host could not be told
+	// Outlives says that the device goes on existing when the daemon dies.
+	Outlives bool `json:"outlives,omitempty"`
+	// PathOf is the session that has the device, where this one's logical
+	// unit is the same; 0: the device is this session's.
+	PathOf uint32 `json:"pathOf,omitempty"`
 }
 
 // Counters is what a session has done since it was added.

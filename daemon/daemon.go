@@ -21,10 +21,11 @@ import (
 // Config is what a daemon is made of.
 type Config struct {
 	Version        string
-	RunDir         string          // /run/iscsid: what is ours while we run is below it
-	StateDir       string          // /var/lib/iscsid: what must outlive us
-	Pinned         map[string]bool // tunables of the command line, which win over saved ones
-	Backends       []device.Backend
+	RunDir         string           // /run/iscsid: what is ours while we run is below it
+	StateDir       string           // /var/lib/iscsid: what must outlive us
+	Pinned         map[string]bool  // tunables of the command line, which win over saved ones
+	Backends       []device.Backend // the preferred first
+	Device         string           // the only one, for sessions that ask for none; "": all
 	Tunables       *conf.Tunables
 	Discard        []string      // devices of no session that are to be taken away
 	MaxAttempts    int           // logins at once; 0: no limit
@@ -36,6 +37,7 @@ type Config struct {
 type Daemon struct {
 	cfg      Config
 	attempts chan struct{} // nil: no limit
+	choice   choice
 	links    links
 	keeper   keeper
 	ctx      context.Context // ended by Stop
@@ -52,6 +54,7 @@ type Daemon struct {
 func New(cfg Config) *Daemon {
 	d := &Daemon{cfg: cfg, entries: map[uint32]*entry{}, links: links{dir: filepath.Join(cfg.RunDir, "by-target")}}
 	d.keeper.store.dir = cfg.StateDir
+	d.choice = choice{backends: cfg.Backends, device: cfg.Device, said: map[string]string{}, say: func(text string) { cfg.Log.Info(text) }}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if cfg.MaxAttempts > 0 {
 		d.attempts = make(chan struct{}, cfg.MaxAttempts)
@@ -149,6 +152,13 @@ func (d *Daemon) Modify(id uint32, m control.Modification) error {
 	}
 	if twin := d.twin(c, e); twin != nil {
 		return busy(c, twin)
+	}
+	if e.find == nil && c.Device != e.target().Device {
+		// Disks are shown anew: nobody may be using them.
+		if err := e.reserve(); err != nil {
+			return control.Errorf(syscall.EBUSY, "Device of session %d cannot be changed: %v", id, err)
+		}
+		defer e.devs.remake()
 	}
 	e.reconfigure(c)
 	return nil

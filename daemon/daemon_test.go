@@ -477,7 +477,7 @@ func TestDiscovery(t *testing.T) {
 
 func TestWithoutABackend(t *testing.T) {
 	w := newWorld(t, nil)
-	w.host.refuse = errors.New("not here")
+	w.host.refuse = errors.New("direct: not here")
 	id := w.add(w.conf(nameB))
 	w.until("the note", func() bool {
 		return slices.Contains(w.session(id).Notes, "LUN 0 has no device: direct: not here")

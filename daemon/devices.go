@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,7 +33,7 @@ type devices struct {
 	busy   bool
 	closed bool // no disk is shown any more
 	shown  []*shown
-	failed map[uint64]string // by LUN: why it has no device
+	failed map[uint64]failure // by LUN: what has no device
 	// expected are devices that an earlier daemon has left, whose disks were
 	// not found yet.
 	expected []savedDevice
@@ -51,10 +50,16 @@ type shown struct {
 	closed   bool   // the disk takes no requests any more
 }
 
+// failure is a disk that has no device.
+type failure struct {
+	disk *disk.Disk
+	why  string
+}
+
 func (v *devices) init(e *entry) {
 	v.e = e
 	v.idle.L = &v.mu
-	v.failed = map[uint64]string{}
+	v.failed = map[uint64]failure{}
 }
 
 // do has a job done after those before it.
@@ -115,6 +120,11 @@ func (v *devices) DiskChanged(d *disk.Disk, g device.Geometry) { v.do(func() { v
 // DiskRemoved implements disk.Events.
 func (v *devices) DiskRemoved(d *disk.Disk) {
 	v.do(func() {
+		v.mu.Lock()
+		if v.failed[d.LUN()].disk == d {
+			delete(v.failed, d.LUN())
+		}
+		v.mu.Unlock()
 		if s := v.take(func(s *shown) bool { return s.disk == d }); s != nil {
 			v.detach(s)
 		}
@@ -131,25 +141,14 @@ func (v *devices) attach(d *disk.Disk) {
 	if v.takeBack(ctx, d, name) {
 		return
 	}
-	var errs []error
-	for _, b := range e.d.cfg.Backends {
-		if err := b.Probe(); err != nil {
-			e.log.Debug(fmt.Sprintf("device %s passed over: %v", b.Name(), err))
-			errs = append(errs, fmt.Errorf("%s: %w", b.Name(), err))
-			continue
-		}
-		dev, err := b.Attach(ctx, d, name)
-		if err != nil {
-			e.log.Warn(fmt.Sprintf("LUN %d cannot be shown as %s: %v", name.LUN, b.Name(), err))
-			errs = append(errs, fmt.Errorf("%s: %w", b.Name(), err))
-			continue
-		}
-		v.show(&shown{disk: d, name: name, dev: dev, backend: b.Name(), linkedAs: name.Target})
-		g := d.Geometry()
-		e.log.Info(fmt.Sprintf("LUN %d is %s, %d bytes in blocks of %d", name.LUN, dev.Path(), g.Size, g.LogicalBlock))
+	dev, backend, err := v.make(ctx, d, name)
+	if err != nil {
+		v.fail(d, err)
 		return
 	}
-	v.fail(name.LUN, errors.Join(errs...))
+	v.show(&shown{disk: d, name: name, dev: dev, backend: backend, linkedAs: name.Target})
+	g := d.Geometry()
+	e.log.Info(fmt.Sprintf("LUN %d is %s, %d bytes in blocks of %d", name.LUN, dev.Path(), g.Size, g.LogicalBlock))
 }
 
 // show takes a device into the list.
@@ -163,11 +162,46 @@ func (v *devices) show(s *shown) {
 	v.e.d.save()
 }
 
-func (v *devices) fail(lun uint64, err error) {
+// fail notes that a disk has no device, until another attempt is made.
+func (v *devices) fail(d *disk.Disk, err error) {
+	why := strings.ReplaceAll(err.Error(), "\n", "; ") // of joined errors
 	v.mu.Lock()
-	v.failed[lun] = err.Error()
+	v.failed[d.LUN()] = failure{d, why}
 	v.mu.Unlock()
-	v.e.log.Error(fmt.Sprintf("LUN %d has no device: %v", lun, err))
+	v.e.log.Error(fmt.Sprintf("LUN %d has no device: %s", d.LUN(), why))
+}
+
+// retry makes another attempt for the disks that have no device.
+func (v *devices) retry() {
+	v.do(func() {
+		v.mu.Lock()
+		failed := v.failed
+		v.failed = map[uint64]failure{}
+		closed := v.closed
+		v.mu.Unlock()
+		for _, f := range failed {
+			if !closed {
+				v.attach(f.disk)
+			}
+		}
+	})
+}
+
+// remake has all disks shown anew, by what the session asks for now.
+func (v *devices) remake() {
+	v.do(func() {
+		var disks []*disk.Disk
+		for s := v.take(every); s != nil; s = v.take(every) {
+			disks = append(disks, s.disk)
+			v.detach(s)
+		}
+		for _, d := range disks {
+			if !v.isClosed() {
+				v.attach(d)
+			}
+		}
+	})
+	v.retry()
 }
 
 // nodePath is the full path of a device.
@@ -323,14 +357,10 @@ func (v *devices) list() []control.Device {
 	defer v.mu.Unlock()
 	list := make([]control.Device, 0, len(v.shown))
 	for _, left := range v.expected {
-		list = append(list, control.Device{LUN: left.LUN, Name: left.Path, Backend: left.Backend, Note: "waits for the target"})
+		list = append(list, control.Device{LUN: left.LUN, Name: left.Path, Backend: left.Backend, Outlives: true, Note: "waits for the target"})
 	}
 	for _, s := range v.shown {
-		note := s.trouble
-		if note == "" && !s.dev.Outlives() {
-			note = "does not outlive iscsid"
-		}
-		list = append(list, control.Device{LUN: s.name.LUN, Name: s.dev.Path(), Backend: s.backend, Note: note})
+		list = append(list, control.Device{LUN: s.name.LUN, Name: s.dev.Path(), Backend: s.backend, Outlives: s.dev.Outlives(), Note: s.trouble})
 	}
 	return list
 }
@@ -340,8 +370,8 @@ func (v *devices) notes() []string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var notes []string
-	for lun, why := range v.failed {
-		notes = append(notes, fmt.Sprintf("LUN %d has no device: %s", lun, why))
+	for lun, f := range v.failed {
+		notes = append(notes, fmt.Sprintf("LUN %d has no device: %s", lun, f.why))
 	}
 	slices.Sort(notes)
 	return notes

@@ -222,7 +222,9 @@ func (e *entry) rescan(ctx context.Context) error {
 	if !e.connected() {
 		return errors.New("not connected")
 	}
-	return e.set().Rescan(ctx)
+	err := e.set().Rescan(ctx)
+	e.devs.retry()
+	return err
 }
 
 // reserve keeps new users away from the entry's devices, unless one is in use.

@@ -14,6 +14,7 @@ func configured(l *control.Session, c conf.Session) {
 	l.DSCP, l.PCP = c.DSCP, c.PCP
 	l.PingTimeout, l.LoginTimeout = c.PingTimeout, c.LoginTimeout
 	l.CommandTimeout, l.RecoveryTimeout = c.CommandTimeout, c.RecoveryTimeout
+	l.Device = c.Device
 	l.User, l.SecretSet = c.User, c.Secret != ""
 	l.MutualUser, l.MutualSecretSet = c.MutualUser, c.MutualSecret != ""
 	l.Discovery, l.Enable, l.ISER = c.Discovery, c.Enable, c.ISER

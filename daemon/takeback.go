@@ -73,7 +73,7 @@ func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name) 
 	}
 	dev, err := r.Recover(ctx, left.Path, d, name)
 	if err != nil {
-		v.fail(left.LUN, err) // it goes on to wait; a new device would be another
+		v.fail(d, err) // it goes on to wait; a new device would be another
 		return true
 	}
 	forget()

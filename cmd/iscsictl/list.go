@@ -211,6 +211,7 @@ func (l labels) beyond(s *control.Session) {
 	}
 	l.set("commandTimeout", "CommandTimeout", s.CommandTimeout)
 	l.set("recoveryTimeout", "RecoveryTimeout", s.RecoveryTimeout)
+	l.some("device", "Device", s.Device)
 	l.facts(s)
 	l.disks(s)
 	l.notes(s)
@@ -253,14 +254,30 @@ func (l labels) disks(s *control.Session) {
 		l.Text(" (")
 		l.String("backend", "%s", device.Backend)
 		l.Text(")")
+		l.fate(&device)
 		if device.Note != "" {
-			l.Text(": ")
+			l.Text("; ")
 			l.String("note", "%s", device.Note)
 		}
 		l.Text("\n")
 		l.Close()
 	}
 	l.Close()
+}
+
+// fate writes whether a disk outlives the daemon, or whose it is.
+func (l labels) fate(d *control.Device) {
+	if d.PathOf != 0 {
+		l.Text(fmt.Sprintf(": a path to the disk of session %d, idle", d.PathOf))
+		l.Hidden("pathOf", d.PathOf)
+		return
+	}
+	text, outlives := ": does not outlive iscsid", "No"
+	if d.Outlives {
+		text, outlives = ": outlives iscsid", "Yes"
+	}
+	l.Text(text)
+	l.Hidden("outlives", outlives)
 }
 
 // notes writes what there is no disk for, and why.

@@ -112,6 +112,12 @@ func setState(s *control.Session, arg string) error {
 		return err
 	case "redirect":
 		s.Redirect = value
+	case "outlives":
+		s.Devices[0].Outlives, s.Devices[0].Backend = true, value
+	case "pathof":
+		n, err := strconv.ParseUint(value, 10, 32)
+		s.Devices[1].PathOf = uint32(n)
+		return err
 	case "devicenote":
 		s.Devices[0].Note = value
 	case "note":

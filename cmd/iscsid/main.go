@@ -68,10 +68,6 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	backends, err := backends(o, log)
-	if err != nil {
-		return err
-	}
 	listener, err := listen(o)
 	if err != nil {
 		return err
@@ -81,7 +77,8 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 		return err
 	}
 	d := daemon.New(daemon.Config{
-		Version: version, RunDir: o.runDir, StateDir: o.stateDir, Pinned: o.pinned, Discard: o.discard, Backends: backends, Tunables: o.tunables,
+		Version: version, RunDir: o.runDir, StateDir: o.stateDir, Pinned: o.pinned, Discard: o.discard,
+		Backends: backends(o, log), Device: o.device, Tunables: o.tunables,
 		MaxAttempts: o.maxAttempts, AttemptTimeout: o.attemptTimeout, Log: log,
 	})
 	d.Clean()
@@ -146,20 +143,10 @@ func listen(o *options) (net.Listener, error) {
 }
 
 // backends are the ways to show a disk, the preferred first.
-func backends(o *options, log *slog.Logger) ([]device.Backend, error) {
-	known := []device.Backend{
+func backends(o *options, log *slog.Logger) []device.Backend {
+	return []device.Backend{
 		ublk.New(ublk.Options{Shape: o.tunables.DeviceShape, Log: log}),
 		loop.New(filepath.Join(o.runDir, "loop"), log),
-
 		nbd.NewSocket(filepath.Join(o.runDir, "nbd"), 0o600, -1),
 	}
-	if o.device == "" {
-		return known, nil
-	}
-	for _, b := range known {
-		if b.Name() == o.device {
-			return []device.Backend{b}, nil
-		}
-	}
-	return nil, fmt.Errorf("-o device=%s: not one of ublk, loop, socket", o.device)
 }

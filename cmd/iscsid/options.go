@@ -176,7 +176,9 @@ func (o *options) take(c *cli.Context) (err error) {
 		case !ok:
 			return fmt.Errorf("-o %s: want NAME=VALUE", setting)
 		case name == "device":
-			o.device = value
+			if o.device, err = conf.ParseDevice(value); err != nil {
+				return fmt.Errorf("-o %s: %w", setting, err)
+			}
 		case name == "discard":
 			o.discard = append(o.discard, value)
 		default:

@@ -137,6 +137,7 @@ func (e *entry) set(c conf.Session) {
 	s.TargetName, s.TargetAddress = c.TargetName, c.TargetAddress
 	s.DSCP, s.PCP, s.PingTimeout, s.LoginTimeout = c.DSCP, c.PCP, c.PingTimeout, c.LoginTimeout
 	s.CommandTimeout, s.RecoveryTimeout = c.CommandTimeout, c.RecoveryTimeout
+	s.Device = c.Device
 	s.User, s.SecretSet = c.User, c.Secret != ""
 	s.MutualUser, s.MutualSecretSet = c.MutualUser, c.MutualSecret != ""
 	s.Discovery, s.Enable, s.ISER = c.Discovery, c.Enable, c.ISER

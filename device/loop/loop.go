@@ -22,7 +22,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -32,6 +31,7 @@ import (
 
 	"iscsictl/arena"
 	"iscsictl/device"
+	"iscsictl/device/modules"
 	"iscsictl/device/users"
 )
 
@@ -67,13 +67,13 @@ func (b *Backend) Name() string { return "loop" }
 func (b *Backend) Probe() error {
 	for _, x := range [...]struct{ node, module string }{{"/dev/fuse", "fuse"}, {"/dev/loop-control", "loop"}} {
 		if err := usable(x.node); err != nil {
-			modprobe(x.module)
+			needs := modules.Need(x.module)
 			if err := usable(x.node); err != nil {
-				return fmt.Errorf("loop: not supported: %w (needs the kernel's module %s)", err, x.module)
+				return fmt.Errorf("loop: not supported: %w (%s)", err, needs)
 			}
 		}
 	}
-	if !admin() {
+	if !modules.Admin() {
 		return errors.New("loop: mounting needs CAP_SYS_ADMIN: run as root, in a container with that capability")
 	}
 	return nil
@@ -85,20 +85,6 @@ func usable(node string) error {
 		return &fs.PathError{Op: "open", Path: node, Err: err}
 	}
 	return unix.Close(fd)
-}
-
-func modprobe(module string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	// Whether it did anything is seen at the next look.
-	exec.CommandContext(ctx, "modprobe", module).Run()
-}
-
-// admin reports whether the process has CAP_SYS_ADMIN.
-func admin() bool {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
 // Attach is device.Backend's. Where ctx ends first, such as when the disk does

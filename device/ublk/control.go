@@ -1,16 +1,15 @@
 package ublk
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os/exec"
 	"runtime"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"iscsictl/device/modules"
 )
 
 const (
@@ -98,18 +97,19 @@ func getParams(id uint32) (p params, err error) {
 // probe returns what the driver can do, or why it cannot be used.
 func probe() (uint64, error) {
 	fd, err := unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	var needs string
 	if err != nil {
-		modprobe()
+		needs = modules.Need("ublk_drv")
 		fd, err = unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	}
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENODEV):
-		return 0, errors.New("ublk: this kernel has no ublk (needs Linux 6.5 with CONFIG_BLK_DEV_UBLK, and its module ublk_drv)")
+		return 0, fmt.Errorf("ublk: this kernel has no ublk (needs Linux 6.5 with CONFIG_BLK_DEV_UBLK; %s)", needs)
 	case err != nil:
 		return 0, fmt.Errorf("ublk: %w", &fs.PathError{Op: "open", Path: controlPath, Err: err})
 	}
 	unix.Close(fd)
-	if !admin() {
+	if !modules.Admin() {
 		return 0, errors.New("ublk: devices need CAP_SYS_ADMIN: run as root, in a container with that capability")
 	}
 	f, err := features()
@@ -120,18 +120,4 @@ func probe() (uint64, error) {
 		return 0, fmt.Errorf("ublk: %w", err)
 	}
 	return f, nil
-}
-
-func modprobe() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	// Whether it did anything is seen at the next look.
-	exec.CommandContext(ctx, "modprobe", "ublk_drv").Run()
-}
-
-// admin reports whether the process has CAP_SYS_ADMIN.
-func admin() bool {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
