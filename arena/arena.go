@@ -5,8 +5,9 @@
 //
 // An arena has a byte budget, which is its size: a device that asks for more
 // waits. Pages are populated when first touched, so that an idle arena costs
-// address space only. Extents are power-of-two blocks of a buddy allocator:
-// giving out and taking back are O(log n) and allocate nothing.
+// address space only; those of a resident arena before they are given out.
+// Extents are power-of-two blocks of a buddy allocator: giving out and taking
+// back are O(log n) and allocate nothing.
 package arena
 
 import (
@@ -82,8 +83,14 @@ type Arena struct {
 	state   []uint8    // by page: order+1 where a free block begins, or 0
 	where   []uint32   // by page: index of a free block in its stack
 	inUse   int        // bytes given out
+	grown   int        // bytes that may be given out: all, or those that are populated
 	closed  bool
 	waiters []*waiter
+
+	// Of a resident arena:
+	target  int       // bytes that are to be populated, whether they are asked for or not
+	growing bool      // a goroutine populates
+	settled sync.Cond // growing has ended
 }
 
 type waiter struct {
@@ -95,6 +102,17 @@ type waiter struct {
 // New makes an arena of size bytes, which must be a power of two and at least
 // one page.
 func New(size int) (*Arena, error) {
+	a, err := empty(size)
+	if err != nil {
+		return nil, err
+	}
+	a.grown = size
+	a.push(0, order(size))
+	return a, nil
+}
+
+// empty makes an arena that has nothing to give out yet.
+func empty(size int) (*Arena, error) {
 	if size < PageSize || size&(size-1) != 0 {
 		return nil, fmt.Errorf("arena: size %d is not a power of two of at least %d", size, PageSize)
 	}
@@ -118,15 +136,16 @@ func New(size int) (*Arena, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("arena: madvise: %w", err)
 	}
-	pages := size / PageSize
-	top := bits.Len(uint(pages)) - 1
+	pages, top := size/PageSize, order(size)
 	a := &Arena{mem: mem, fd: fd, free: make([][]uint32, top+1), state: make([]uint8, pages), where: make([]uint32, pages)}
 	for o := range a.free {
 		a.free[o] = make([]uint32, 0, pages>>o)
 	}
-	a.push(0, top)
 	return a, nil
 }
+
+// order is that of the smallest block that has n bytes.
+func order(n int) int { return bits.Len(uint((n+PageSize-1)/PageSize - 1)) }
 
 // Size returns the arena's budget in bytes.
 func (a *Arena) Size() int { return len(a.mem) }
@@ -152,7 +171,11 @@ func (a *Arena) Alloc(n int) (Extent, bool) {
 	if a.closed || len(a.waiters) > 0 {
 		return Extent{}, false
 	}
-	return a.take(n)
+	e, ok := a.take(n)
+	if !ok {
+		a.grow()
+	}
+	return e, ok
 }
 
 // Wait is Alloc that waits its turn, first come first served, until memory is
@@ -172,6 +195,7 @@ func (a *Arena) Wait(n int, stop <-chan struct{}) (Extent, error) {
 	}
 	w := &waiter{n: n, ready: make(chan struct{}, 1)}
 	a.waiters = append(a.waiters, w)
+	a.grow()
 	a.mu.Unlock()
 	select {
 	case <-w.ready:
@@ -210,6 +234,9 @@ func (a *Arena) Close() error {
 		w.ready <- struct{}{}
 	}
 	a.waiters = nil
+	for a.growing {
+		a.settled.Wait()
+	}
 	err := unix.Munmap(a.mem)
 	a.mem = nil
 	return errors.Join(err, unix.Close(a.fd))
@@ -222,7 +249,7 @@ func (a *Arena) check(n int) {
 }
 
 func (a *Arena) take(n int) (Extent, bool) {
-	want := bits.Len(uint((n+PageSize-1)/PageSize - 1))
+	want := order(n)
 	for o := want; o < len(a.free); o++ {
 		if len(a.free[o]) == 0 {
 			continue
@@ -242,8 +269,13 @@ func (a *Arena) take(n int) (Extent, bool) {
 func (a *Arena) release(e Extent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	page, o := e.block, int(e.order)
-	a.inUse -= PageSize << o
+	a.inUse -= PageSize << e.order
+	a.join(e.block, int(e.order))
+	a.serve()
+}
+
+// join puts a block to the free ones, together with its neighbours.
+func (a *Arena) join(page uint32, o int) {
 	for o < len(a.free)-1 {
 		buddy := page ^ 1<<o
 		if a.state[buddy] != uint8(o)+1 {
@@ -254,7 +286,6 @@ func (a *Arena) release(e Extent) {
 		o++
 	}
 	a.push(page, o)
-	a.serve()
 }
 
 // serve gives memory to those who wait, in their order.

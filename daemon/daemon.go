@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,14 +47,18 @@ type Daemon struct {
 	mu       sync.Mutex
 	entries  map[uint32]*entry
 	lastID   uint32
+	settings map[string]string // tunables that were set at run time
+	reserved int64             // memory set aside for sessions
+	scarce   bool              // and there is no more of it, as was logged
 	stopping bool
 	leaving  sync.WaitGroup // entries that are being taken down
 }
 
 // New makes a daemon without sessions.
 func New(cfg Config) *Daemon {
-	d := &Daemon{cfg: cfg, entries: map[uint32]*entry{}, links: links{dir: filepath.Join(cfg.RunDir, "by-target")}}
+	d := &Daemon{cfg: cfg, entries: map[uint32]*entry{}, settings: map[string]string{}, links: links{dir: filepath.Join(cfg.RunDir, "by-target")}}
 	d.keeper.store.dir = cfg.StateDir
+	d.keeper.end.L = &d.keeper.mu
 	d.choice = choice{backends: cfg.Backends, device: cfg.Device, said: map[string]string{}, say: func(text string) { cfg.Log.Info(text) }}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if cfg.MaxAttempts > 0 {
@@ -98,6 +103,9 @@ func (d *Daemon) register(c conf.Session) (*entry, error) {
 	}
 	if twin := d.twin(c, nil); twin != nil {
 		return nil, busy(c, twin)
+	}
+	if d.lastID == math.MaxUint32 {
+		return nil, control.Errorf(syscall.EOVERFLOW, "there are no session ids left: stop iscsid and remove its state")
 	}
 	d.lastID++
 	e, err := d.newEntry(d.lastID, newISID(), c)
@@ -285,6 +293,9 @@ func (d *Daemon) SetTunable(name, value string) error {
 	if err := d.cfg.Tunables.Set(name, value); err != nil {
 		return control.Errorf(syscall.EINVAL, "%v", err)
 	}
+	d.mu.Lock()
+	d.settings[name] = value
+	d.mu.Unlock()
 	d.save()
 	for _, e := range d.all() {
 		e.armRecovery()

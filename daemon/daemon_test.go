@@ -187,6 +187,14 @@ func (w *world) conf(name string) conf.Session {
 	return c
 }
 
+// restore goes on with what an earlier daemon has left.
+func (w *world) restore() {
+	w.t.Helper()
+	if err := w.d.Restore(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *world) add(c conf.Session) uint32 {
 	w.t.Helper()
 	id, err := w.d.Add(c)

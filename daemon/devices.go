@@ -11,6 +11,7 @@ import (
 
 	"iscsictl/control"
 	"iscsictl/device"
+	"iscsictl/device/users"
 	"iscsictl/disk"
 )
 
@@ -37,6 +38,7 @@ type devices struct {
 	// expected are devices that an earlier daemon has left, whose disks were
 	// not found yet.
 	expected []savedDevice
+	lacks    map[uint64]bool // LUNs of expected that the target did not have
 }
 
 // shown is a disk that has a device.
@@ -60,6 +62,7 @@ func (v *devices) init(e *entry) {
 	v.e = e
 	v.idle.L = &v.mu
 	v.failed = map[uint64]failure{}
+	v.lacks = map[uint64]bool{}
 }
 
 // do has a job done after those before it.
@@ -131,6 +134,9 @@ func (v *devices) DiskRemoved(d *disk.Disk) {
 	})
 }
 
+// Scanned implements disk.Events.
+func (v *devices) Scanned() { v.do(v.missing) }
+
 // attach shows a disk: by the device that it had when an earlier daemon died,
 // or by the first back-end that can.
 func (v *devices) attach(d *disk.Disk) {
@@ -138,6 +144,7 @@ func (v *devices) attach(d *disk.Disk) {
 	name := device.Name{Session: e.id, LUN: d.LUN(), Target: e.target().TargetName, Serial: d.Serial()}
 	ctx, cancel := context.WithTimeout(e.d.ctx, attachTimeout)
 	defer cancel()
+	e.reserveMemory()
 	if v.takeBack(ctx, d, name) {
 		return
 	}
@@ -314,8 +321,13 @@ func (v *devices) close() {
 // whom, with device.ErrInUse, and nothing is kept.
 func (v *devices) reserve() error {
 	v.mu.Lock()
-	all := slices.Clone(v.shown)
+	all, left := slices.Clone(v.shown), slices.Clone(v.expected)
 	v.mu.Unlock()
+	for _, s := range left {
+		if found := users.Find(s.Path); len(found) > 0 {
+			return fmt.Errorf("%w: /dev/%s (%s)", device.ErrInUse, s.Path, list(found))
+		}
+	}
 	for i, s := range all {
 		users, err := s.dev.Reserve()
 		if err == nil {
@@ -357,7 +369,11 @@ func (v *devices) list() []control.Device {
 	defer v.mu.Unlock()
 	list := make([]control.Device, 0, len(v.shown))
 	for _, left := range v.expected {
-		list = append(list, control.Device{LUN: left.LUN, Name: left.Path, Backend: left.Backend, Outlives: true, Note: "waits for the target"})
+		note := "waits for the target"
+		if v.lacks[left.LUN] {
+			note = "waits, and the target does not have it any more"
+		}
+		list = append(list, control.Device{LUN: left.LUN, Name: left.Path, Backend: left.Backend, Outlives: true, Note: note})
 	}
 	for _, s := range v.shown {
 		list = append(list, control.Device{LUN: s.name.LUN, Name: s.dev.Path(), Backend: s.backend, Outlives: s.dev.Outlives(), Note: s.trouble})

@@ -29,6 +29,9 @@ type entry struct {
 	find  *discoverer      // nil for a normal session
 	devs  devices
 
+	encoded  encoded // the keeper's
+	reserved bool    // see takeReserve; under the daemon's lock
+
 	mu       sync.Mutex
 	disks    *disk.Set
 	past     disk.Stats // of sets that were closed
@@ -49,7 +52,7 @@ func (d *Daemon) newEntry(id uint32, isid [6]byte, c conf.Session) (*entry, erro
 		e.find = newDiscoverer(e, cfg)
 		return e, nil
 	}
-	a, err := arena.New(int(d.cfg.Tunables.ArenaSize()))
+	a, err := arena.NewResident(int(d.cfg.Tunables.ArenaSize()))
 	if err != nil {
 		return nil, err
 	}
@@ -211,6 +214,7 @@ func (e *entry) giveUp(after time.Duration) {
 	}
 	e.log.Error(fmt.Sprintf("not connected for %v (recovery time-out); requests fail until it is", after))
 	set.Fail(errors.New("recovery time-out"))
+	e.devs.do(e.devs.discard) // what no disk was found for yet cannot be failed otherwise
 }
 
 func (e *entry) connected() bool { return e.conn != nil && e.conn.Info().Connected }
@@ -266,6 +270,7 @@ func (e *entry) close(stopping bool) {
 	if err := e.arena.Close(); err != nil {
 		e.log.Error(err.Error())
 	}
+	e.d.giveReserve(e)
 	e.log.Info("removed")
 }
 
@@ -286,6 +291,9 @@ func (e *entry) listing() control.Session {
 	l.Scanning = i.Connected && (!set.Scanned() || e.devs.working())
 	if i.Connected {
 		l.Notes = append(set.Notes(), e.devs.notes()...)
+	}
+	if why := e.d.keeper.unsaved(); why != "" {
+		l.Notes = append(l.Notes, "not saved for a restart of iscsid: "+why)
 	}
 	e.mu.Lock()
 	stats := e.past

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"iscsictl/conf"
 )
 
@@ -49,31 +51,81 @@ const (
 // store is the file of the state.
 type store struct{ dir string }
 
+// lock keeps other daemons away from the directory for as long as this one lives.
+func (s store) lock() (*os.File, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		dir.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("state: %s %w", s.dir, errOthers)
+		}
+		return nil, fmt.Errorf("state: %s: lock: %w", s.dir, err)
+	}
+	return dir, nil
+}
+
+// errOthers says that another daemon has the directory.
+var errOthers = errors.New("is that of another iscsid, which runs; a second one needs its own (--state)")
+
 // load reads the state. A file that cannot be understood is set aside under
-// another name, which the error tells, and what is returned is empty.
-func (s store) load() (state, error) {
+// another name, which the error tells; what is returned then has, at the most,
+// the last id. Where it cannot even be set aside, kept is true: it must not be
+// written over.
+func (s store) load() (st state, kept bool, err error) {
 	path := filepath.Join(s.dir, stateFile)
-	f, err := os.Open(path)
+	data, err := readState(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return state{}, nil
+		return state{}, false, nil
 	}
-	if err != nil {
-		return state{}, fmt.Errorf("state: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, stateMax+1))
-	if err != nil {
-		return state{}, fmt.Errorf("state: %w", err)
-	}
-	st, err := decodeState(data)
 	if err == nil {
-		return st, nil
+		st, err = decodeState(data)
 	}
+	if err == nil {
+		return st, false, nil
+	}
+	st = state{LastID: lastID(data)}
 	aside := fmt.Sprintf("%s.damaged-%d", path, time.Now().Unix())
 	if moved := os.Rename(path, aside); moved != nil {
-		return state{}, fmt.Errorf("state: %s: %w, and it cannot be set aside: %w", path, err, moved)
+		return st, true, fmt.Errorf("state: %s: %w, and it cannot be set aside: %w", path, err, moved)
 	}
-	return state{}, fmt.Errorf("state: %s: %w; it is kept as %s, and the sessions are to be added anew", path, err, aside)
+	return st, false, fmt.Errorf("state: %s: %w; it is kept as %s, and the sessions are to be added anew", path, err, aside)
+}
+
+// readState reads the file, where nobody else can have written it.
+func readState(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, err
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, errors.New("not a file")
+	case st.Mode&0o022 != 0, st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return nil, errors.New("others than its owner could have written it")
+	}
+	return io.ReadAll(io.LimitReader(f, stateMax+1))
+}
+
+// lastID finds the last id in a damaged file, so that it is not used again; 0
+// where it is not found.
+func lastID(damaged []byte) uint32 {
+	_, after, _ := bytes.Cut(damaged, []byte(`"lastId":`))
+	var id uint32
+	if _, err := fmt.Sscanf(string(after[:min(len(after), 10)]), "%d", &id); err != nil {
+		return 0
+	}
+	return id
 }
 
 func decodeState(data []byte) (st state, err error) {
@@ -94,20 +146,46 @@ func decodeState(data []byte) (st state, err error) {
 	if err := json.Unmarshal(body, &st); err != nil {
 		return state{}, fmt.Errorf("the file is damaged: %w", err)
 	}
+	ids := map[uint32]bool{0: true}
 	for _, one := range st.Sessions {
-		if len(one.ISID) != 6 || one.ID == 0 || one.ID > st.LastID {
+		if len(one.ISID) != 6 || ids[one.ID] || one.ID > st.LastID {
 			return state{}, errors.New("the file is damaged: a session has no proper id")
 		}
+		ids[one.ID] = true
 	}
 	return st, nil
 }
 
-// save writes the state: whole, or not at all.
-func (s store) save(st state) error {
-	body, err := json.Marshal(st)
+// encode puts a state into the form of the file, in the memory of the last one.
+// Its sessions are encoded already.
+func (st state) encode(file []byte, sessions [][]byte) ([]byte, error) {
+	head, err := json.Marshal(st)
 	if err != nil {
-		return fmt.Errorf("state: %w", err)
+		return nil, fmt.Errorf("state: %w", err)
 	}
+	file = fmt.Appendf(file[:0], "%s crc %08x\n", stateFormat, 0)
+	begin := len(file)
+	file = append(file, head...)
+	for i, one := range sessions {
+		if i == 0 {
+			file = append(file[:len(file)-1], `,"sessions":[`...)
+		} else {
+			file = append(file, ',')
+		}
+		file = append(file, one...)
+	}
+	if len(sessions) > 0 {
+		file = append(file, "]}"...)
+	}
+	if len(file) > stateMax {
+		return nil, fmt.Errorf("state: %d bytes are more than %d", len(file), stateMax)
+	}
+	copy(file, fmt.Sprintf("%s crc %08x\n", stateFormat, checksum(file[begin:])))
+	return file, nil
+}
+
+// write replaces the file: whole, or not at all, and for good.
+func (s store) write(file []byte) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
@@ -116,13 +194,29 @@ func (s store) save(st state) error {
 		return fmt.Errorf("state: %w", err)
 	}
 	defer os.Remove(f.Name()) // is gone where all went well
-	_, err = fmt.Fprintf(f, "%s crc %08x\n%s", stateFormat, checksum(body), body)
+	_, err = f.Write(file)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), filepath.Join(s.dir, stateFile))
 	}
+	if err == nil {
+		err = syncDir(s.dir)
+	}
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
+	}
+	return nil
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.Sync(); !errors.Is(err, unix.EINVAL) { // of file systems that have no need of it
+		return err
 	}
 	return nil
 }

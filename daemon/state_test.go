@@ -2,11 +2,17 @@ package daemon
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"iscsictl/conf"
 
@@ -26,9 +32,27 @@ func example() state {
 	}
 }
 
+// save writes a state as the keeper does.
+func (s store) save(st state) error {
+	var sessions [][]byte
+	for _, one := range st.Sessions {
+		text, err := json.Marshal(one)
+		if err != nil {
+			return err
+		}
+		sessions = append(sessions, text)
+	}
+	st.Sessions = nil
+	file, err := st.encode(nil, sessions)
+	if err != nil {
+		return err
+	}
+	return s.write(file)
+}
+
 func TestStateRoundTrip(t *testing.T) {
 	s := store{filepath.Join(t.TempDir(), "new")}
-	if st, err := s.load(); err != nil || len(st.Sessions) != 0 {
+	if st, _, err := s.load(); err != nil || len(st.Sessions) != 0 {
 		t.Errorf("no file: %+v, %v", st, err)
 	}
 	for range 2 {
@@ -36,7 +60,7 @@ func TestStateRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got, err := s.load()
+	got, _, err := s.load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,10 +98,10 @@ func TestDamagedState(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.dir, stateFile), good[:100], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	st, err := s.load()
+	st, stays, err := s.load()
 	kept, _ := filepath.Glob(filepath.Join(s.dir, stateFile+".damaged-*"))
-	if err == nil || len(kept) != 1 || !strings.Contains(err.Error(), kept[0]) || len(st.Sessions) != 0 {
-		t.Errorf("%v; kept %v", err, kept)
+	if err == nil || len(kept) != 1 || !strings.Contains(err.Error(), kept[0]) || len(st.Sessions) != 0 || st.LastID != 9 || stays {
+		t.Errorf("%v; kept %v; last id %d", err, kept, st.LastID)
 	}
 	if b, _ := os.ReadFile(kept[0]); !bytes.Equal(b, good[:100]) {
 		t.Error("what was kept is not what there was")
@@ -97,8 +121,11 @@ func TestStateCannotBeSaved(t *testing.T) {
 	w := newWorld(t, nil)
 	w.d.keeper.store.dir = filepath.Join(file, "below")
 	w.add(w.conf(nameA))
-	w.add(w.conf(nameB)) // goes on all the same
-	if n := strings.Count(w.log.String(), "would have to be added anew"); n != 1 {
+	b := w.add(w.conf(nameB)) // goes on all the same
+	if notes := w.session(b).Notes; !slices.ContainsFunc(notes, func(n string) bool { return strings.Contains(n, "not saved") }) {
+		t.Errorf("the listing has %q", notes)
+	}
+	if n := strings.Count(w.log.String(), "a restart of iscsid would not know"); n != 1 {
 		t.Errorf("it was said %d times", n)
 	}
 }
@@ -114,7 +141,7 @@ func FuzzState(f *testing.F) {
 		if err := s.save(st); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.load(); err != nil {
+		if _, _, err := s.load(); err != nil {
 			t.Errorf("what was read and saved cannot be read again: %v", err)
 		}
 	})
@@ -135,7 +162,7 @@ func TestRestore(t *testing.T) {
 	}
 	w.until("disks", func() bool { return w.shows(a, "d1-0", "d1-3")() && w.shows(b, "d2-0")() })
 	isid := w.d.entries[b].isid
-	st, err := store{dir}.load()
+	st, _, err := store{dir}.load()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +170,7 @@ func TestRestore(t *testing.T) {
 	again := newWorld(t, nil)
 	again.d.cfg.Pinned = map[string]bool{"kern.iscsi.login_timeout": true}
 	again.d.keeper.store.dir = dir
-	again.d.Restore()
+	again.restore()
 	if l := again.d.List(); len(l) != 2 || l[0].ID != a || l[1].ID != b || l[1].TargetName != nameB {
 		t.Errorf("%+v", l)
 	}
@@ -161,11 +188,155 @@ func TestRestore(t *testing.T) {
 	}
 	after := newWorld(t, nil)
 	after.d.keeper.store.dir = dir
-	after.d.Restore()
+	after.restore()
 	if l := after.d.List(); len(l) != 0 {
 		t.Errorf("ghosts of another boot: %+v", l)
 	}
 	if id := after.add(after.conf(nameA)); id != 3 {
 		t.Errorf("the next id is %d, want 3", id)
+	}
+}
+
+// TestOverriddenTunable: what was set at run time is there again when the
+// command line does not speak of it any more, and what that said is not kept.
+func TestOverriddenTunable(t *testing.T) {
+	dir := t.TempDir()
+	start := func(option string) *world {
+		w := newWorld(t, nil)
+		w.d.keeper.store.dir = dir
+		if option != "" {
+			w.d.cfg.Pinned = map[string]bool{"kern.iscsi.ping_timeout": true}
+			if err := w.tun.Set("kern.iscsi.ping_timeout", option); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.restore()
+		return w
+	}
+	for i, step := range []struct {
+		option, set string
+		want        int
+	}{{"7", "", 7}, {"", "", 5}, {"", "9", 9}, {"7", "", 7}, {"", "", 9}, {"7", "8", 8}, {"", "", 8}} {
+		w := start(step.option)
+		if step.set != "" {
+			if err := w.d.SetTunable("kern.iscsi.ping_timeout", step.set); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := int(w.tun.PingTimeout().Seconds()); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
+		}
+		w.d.save()
+		w.d.keeper.lock.Close() // as death does
+		w.d.keeper.store.dir = ""
+	}
+}
+
+// TestStateOfOthers: one daemon at a time has a state.
+func TestStateOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	first, second := newWorld(t, nil), newWorld(t, nil)
+	first.d.keeper.store.dir, second.d.keeper.store.dir = dir, dir
+	first.restore()
+	if err := second.d.Restore(); !errors.Is(err, errOthers) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("a second one: %v", err)
+	}
+	second.d.keeper.store.dir = ""
+}
+
+// TestStateNotTrusted: a file that others could have written is not read.
+func TestStateNotTrusted(t *testing.T) {
+	s := store{t.TempDir()}
+	path := filepath.Join(s.dir, stateFile)
+	for what, spoil := range map[string]func() error{
+		"writable by a group": func() error { return os.Chmod(path, 0o620) },
+		"a link": func() error {
+			return errors.Join(os.Rename(path, path+".real"), os.Symlink(path+".real", path))
+		},
+	} {
+		if err := s.save(example()); err != nil {
+			t.Fatal(err)
+		}
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if st, _, err := s.load(); err == nil || len(st.Sessions) > 0 {
+			t.Errorf("%s: %+v, %v", what, st, err)
+		}
+	}
+}
+
+// TestManySaves: many sessions that are added at once are all in the file when
+// each addition returns, and unchanged ones are not encoded again.
+func TestManySaves(t *testing.T) {
+	w := newWorld(t, nil)
+	dir := t.TempDir()
+	w.d.keeper.store.dir = dir
+	var all sync.WaitGroup
+	for i := range 60 {
+		all.Go(func() {
+			c := w.conf(fmt.Sprintf("%s%d", nameA, i))
+			c.Enable = false
+			id, err := w.d.Add(c)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			st, _, err := store{dir}.load()
+			if err != nil || st.LastID < id || !slices.ContainsFunc(st.Sessions, func(s savedSession) bool { return s.ID == id && s.Config == c }) {
+				t.Errorf("session %d is not in the file: %v", id, err)
+			}
+		})
+	}
+	all.Wait()
+	e := w.d.all()[7]
+	a, err := e.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := e.encode(); &a[0] != &b[0] {
+		t.Error("what has not changed was encoded again")
+	}
+	c := e.target()
+	c.PingTimeout = 77
+	e.reconfigure(c)
+	if b, _ := e.encode(); !bytes.Contains(b, []byte(`"pingTimeout":77`)) {
+		t.Errorf("a change is not in %s", b)
+	}
+}
+
+// TestIDsRunOut: an id is never given twice.
+func TestIDsRunOut(t *testing.T) {
+	w := newWorld(t, nil)
+	w.d.lastID = 1<<32 - 2
+	c := w.conf(nameA)
+	c.Enable = false
+	if id := w.add(c); id != 1<<32-1 {
+		t.Errorf("the last id is %d", id)
+	}
+	c.TargetName = nameB
+	if id, err := w.d.Add(c); err == nil {
+		t.Errorf("then comes %d", id)
+	}
+}
+
+// BenchmarkAdd is for how the time of adding a session grows with those that are there.
+func BenchmarkAdd(b *testing.B) {
+	for _, n := range []int{100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				d := New(Config{StateDir: b.TempDir(), Tunables: conf.NewTunables(), Log: slog.New(slog.DiscardHandler)})
+				begin := time.Now()
+				for i := range n {
+					c := conf.NewSession()
+					c.TargetName, c.TargetAddress, c.Enable = fmt.Sprintf("%s%d", nameA, i), "192.0.2.1", false
+					if _, err := d.Add(c); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(time.Since(begin).Microseconds())/float64(n), "us/session")
+				d.Stop(b.Context())
+			}
+		})
 	}
 }

@@ -55,6 +55,7 @@ func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name) 
 	forget := func() {
 		v.mu.Lock()
 		v.expected = slices.DeleteFunc(v.expected, func(s savedDevice) bool { return s == left })
+		delete(v.lacks, left.LUN)
 		v.mu.Unlock()
 	}
 	r := v.e.d.recoverer(left.Backend)
@@ -83,6 +84,24 @@ func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name) 
 	return true
 }
 
+// missing tells of devices that wait for logical units which the target did not
+// have when all of them were looked at: it may be that they come yet.
+func (v *devices) missing() {
+	v.mu.Lock()
+	var news []savedDevice
+	for _, left := range v.expected {
+		if !v.lacks[left.LUN] && v.failed[left.LUN].why == "" { // what has failed was there
+			v.lacks[left.LUN] = true
+			news = append(news, left)
+		}
+	}
+	v.mu.Unlock()
+	for _, left := range news {
+		v.e.log.Warn(fmt.Sprintf("LUN %d was %s, and the target does not have it any more; what waits on it waits until it is there again, or until iscsictl -R --force of session %d takes it away",
+			left.LUN, left.Path, v.e.id))
+	}
+}
+
 // discard takes away the devices that still wait for our disks.
 func (v *devices) discard() {
 	v.mu.Lock()
@@ -93,8 +112,13 @@ func (v *devices) discard() {
 		if r := v.e.d.recoverer(left.Backend); r != nil {
 			if err := r.Discard(left.Path); err != nil {
 				v.e.log.Error(fmt.Sprintf("LUN %d (%s): %v", left.LUN, left.Path, err))
+				continue
 			}
+			v.e.log.Warn(fmt.Sprintf("LUN %d (%s), which was not found again, is taken away", left.LUN, left.Path))
 		}
+	}
+	if len(list) > 0 {
+		v.e.d.save()
 	}
 }
 

@@ -42,6 +42,8 @@ func (g *rig) DiskChanged(d *Disk, geo device.Geometry) {
 	g.event(d, fmt.Sprintf("changed to %d", geo.Size))
 }
 
+func (g *rig) Scanned() {}
+
 func (g *rig) DiskRemoved(d *Disk) {
 	g.event(d, "removed")
 	g.mu.Lock()

@@ -135,8 +135,11 @@ func (r *round) run(known []*Disk) error {
 		r.later = true
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.Set.notes, r.scanned = r.notes, true
+	r.mu.Unlock()
+	if !r.later {
+		r.events.Scanned()
+	}
 	return err
 }
 

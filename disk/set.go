@@ -34,6 +34,9 @@ type Events interface {
 	// DiskRemoved: all requests of the disk have failed or will soon, and
 	// so will all that come.
 	DiskRemoved(*Disk)
+	// Scanned: all logical units were looked at, and those that are disks
+	// were told of.
+	Scanned()
 }
 
 // Config is what a Set is made of.

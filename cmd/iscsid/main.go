@@ -42,9 +42,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if o == nil { // --help or --version has answered
 		return 0
 	}
-	parent := parentOf()
-	if !o.foreground && parent == nil {
-		return detach(args, stderr)
+	var parent *parent
+	switch stage() {
+	case "":
+		if status, ended := again(o, args, stderr); ended {
+			return status
+		}
+	case stageDetached:
+		parent = waiting()
 	}
 	if err := serve(o, parent, stderr); err != nil {
 		if parent != nil {
@@ -68,6 +73,7 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	protect(log)
 	listener, err := listen(o)
 	if err != nil {
 		return err
@@ -82,7 +88,10 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 		MaxAttempts: o.maxAttempts, AttemptTimeout: o.attemptTimeout, Log: log,
 	})
 	d.Clean()
-	d.Restore()
+	if err := d.Restore(); err != nil {
+		listener.Close()
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
