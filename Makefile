@@ -55,7 +55,7 @@ demo: build ## show the way from iscsi.conf to a mounted disk, on this machine a
 check: deps check-fast ## install what the tests need (as root on Debian), then run everything
 
 .PHONY: check-fast
-check-fast: build lint test e2e ## all checks but those that need a virtual machine
+check-fast: build lint test sim e2e ## all checks but those that need a virtual machine
 
 .PHONY: check-vm
 check-vm: ## what needs other kernels, RDMA devices and ublk: in a virtual machine (as root; test/vm/README.md)
@@ -79,6 +79,10 @@ fmt: ## format the sources in place
 .PHONY: test
 test: ## unit tests, with the race detector
 	@$(GO) run ./test/report -race -timeout 10m $(UNIT)
+
+.PHONY: sim
+sim: ## 50,000 simulated runs of a session against a hostile network and target (SIM_RUNS, SIM_FIRST)
+	@$(GO) test -count=1 -timeout 20m -v -run TestSeeds ./test/simulation
 
 .PHONY: e2e
 e2e: ## end-to-end tests, as root if they are to show all, and the checks of this tree itself

@@ -16,7 +16,13 @@ type backoff struct {
 	on    bool
 	told  bool // the log knows
 	next  time.Duration
-	timer *time.Timer
+	timer timer
+}
+
+// timer is a *time.Timer, or its like in simulated time.
+type timer interface {
+	Reset(time.Duration) bool
+	Stop() bool
 }
 
 // pause begins a pause, if there is none. The lock is held.

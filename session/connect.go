@@ -133,7 +133,7 @@ func (s *Session) connect(ctx context.Context, target conf.Session, address stri
 func (s *Session) enable(conn transport.Conn, r login.Result) {
 	s.mu.Lock()
 	s.number++
-	n := newNexus(s.number, numbers{r.CmdSN, r.MaxCmdSN, r.ExpStatSN}, r.Params, s.cfg.Tunables.MaxTags(), s.limits(), time.Since(s.start))
+	n := newNexus(s.number, numbers{r.CmdSN, r.MaxCmdSN, r.ExpStatSN}, r.Params, s.cfg.Tunables.MaxTags(), s.limits(), s.now())
 	n.mover = conn.Enable(r.Params, s)
 	s.n = n
 	i := &s.info

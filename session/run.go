@@ -152,7 +152,7 @@ func (s *Session) serve(ctx context.Context) error {
 		case <-tick.C:
 			s.Enter()
 			if s.n != nil {
-				s.n.tick(time.Since(s.start), s.limits())
+				s.n.tick(s.now(), s.limits())
 			}
 			s.Leave()
 		case <-s.wake:

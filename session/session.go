@@ -33,8 +33,8 @@ type Config struct {
 
 // Session is one session with a target, which is kept up until it is closed.
 type Session struct {
-	cfg   Config
-	start time.Time
+	cfg Config
+	now func() time.Duration // since some moment in the past; it never goes back
 
 	mu      sync.Mutex // the session's lock
 	n       *nexus     // nil where there is none
@@ -85,8 +85,9 @@ const Waiting = "Waiting for iscsid(8)"
 
 // New makes a session; Start begins to connect it.
 func New(cfg Config) *Session {
+	start := time.Now()
 	s := &Session{
-		cfg: cfg, start: time.Now(), target: cfg.Target,
+		cfg: cfg, now: func() time.Duration { return time.Since(start) }, target: cfg.Target,
 		wake: make(chan struct{}, 1), kick: make(chan struct{}, 1), down: make(chan error, 1),
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Repeats the tests in random order with the race detector until SOAKTIME is
+# Plays simulated sessions, then repeats the tests in random order with the race detector until SOAKTIME is
 # over. The first failure ends it, and its seed of -shuffle is in the output.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,6 +10,8 @@ case ${SOAKTIME:=10m} in
 *) limit=${SOAKTIME%s} ;;
 esac
 mapfile -t packages < <("$go" list ./... | grep -v '^iscsictl/test/vm')
+echo "soak: a million simulated runs (SIM_RUNS, SIM_FIRST)"
+SIM_RUNS=${SIM_RUNS:-1000000} "$go" test -count=1 -timeout 0 -v -run TestSeeds ./test/simulation
 rounds=0
 while [ "$SECONDS" -lt "$limit" ]; do
 	SOAKTIME=$SOAKTIME "$go" run ./test/report -race -count=1 -shuffle=on -p 1 -timeout 30m "${packages[@]}"
