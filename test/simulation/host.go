@@ -20,7 +20,6 @@ type request struct {
 	device.Request
 	from, n int
 	value   uint32
-	done    bool
 }
 
 // change reports whether the request changes blocks.

@@ -9,12 +9,12 @@ import (
 
 // terms are what a login came to, as the target has them.
 type terms struct {
-	maxRecv, maxBurst, firstBurst, maxR2T  int
-	immediate, initialR2T                  bool
-	headerDigest, dataDigest               bool
-	window                                 uint32
-	initiatorRecv                          int
-	redirect, refuse, iser bool
+	maxRecv, maxBurst, firstBurst, maxR2T int
+	immediate, initialR2T                 bool
+	headerDigest, dataDigest              bool
+	window                                uint32
+	initiatorRecv                         int
+	redirect, refuse, iser                bool
 }
 
 // newTerms makes terms up, which differ from login to login.

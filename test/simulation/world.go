@@ -62,7 +62,7 @@ type world struct {
 	looked     uint64 // number of the nexus on which the disk was looked at
 	requests   []*request
 	asked      int
-	area       int // blocks that are used
+	area       int  // blocks that are used
 	failedHeld bool // what was held has been failed once
 	history    history
 	failed     error
