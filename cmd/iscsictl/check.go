@@ -10,8 +10,8 @@ func (o *options) check() error {
 	if len(o.actions) > 1 {
 		for _, act := range o.actions {
 			switch act {
-			case actDiscover, actRescan, actSysctl:
-				return errors.New("at most one of -A, -M, -R, -L, --discover, --rescan, or --sysctl may be specified")
+			case actDiscover, actRescan, actSysctl, actImport:
+				return errors.New("at most one of -A, -M, -R, -L, --discover, --rescan, --sysctl, or --import-open-iscsi may be specified")
 			}
 		}
 		return errors.New("at most one of -A, -M, -R, or -L may be specified")
@@ -27,7 +27,7 @@ func (o *options) check() error {
 		return o.checkDiscover()
 	case actRescan:
 		return o.foreign("a", "d", "e", "n", "p", "r", "t", "u", "s", optSecretFile, "v", "w", optForce)
-	case actSysctl:
+	case actSysctl, actImport:
 		return o.foreign("a", "d", "e", "i", "n", "p", "r", "t", "u", "s", optSecretFile, "v", "w", optForce)
 	}
 	return o.foreign("d", "i", "n", "p", "r", "t", "u", "s", optSecretFile, optForce)

@@ -41,16 +41,19 @@ func takeLong(words []string, takes map[string]bool) (long, rest []string, err e
 			long = append(long, "--"+name)
 			continue
 		case attached:
-		case i+1 < len(words) && (name != optSysctl || !strings.HasPrefix(words[i+1], "-")):
+		case i+1 < len(words) && (!optional(name) || !strings.HasPrefix(words[i+1], "-")):
 			i++
 			value = words[i]
-		case name != optSysctl: // whose argument is optional
+		case !optional(name):
 			return nil, nil, fmt.Errorf("option requires an argument -- %s", name)
 		}
 		long = append(long, "--"+name+"="+value)
 	}
 	return long, rest, nil
 }
+
+// optional tells whether an option's argument may be left out.
+func optional(name string) bool { return name == optSysctl || name == optImport }
 
 // getopt splits words as getopt(3) does: -Aac/x becomes -A -a -c=/x. What follows
 // the options is returned as it is. Each value is checked when it is met.

@@ -107,6 +107,9 @@ func (c *command) main(words []string) error {
 	if err := opts.check(); err != nil {
 		return err
 	}
+	if opts.action == actImport { // needs no daemon
+		return c.importRecords(opts)
+	}
 	if c.client, err = connect(opts.socket); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ const (
 	optDiscover   = "discover"
 	optRescan     = "rescan"
 	optSysctl     = "sysctl"
+	optImport     = "import-open-iscsi"
 	optForce      = "force"
 	optSocket     = "socket"
 	optVersion    = "version"
@@ -52,6 +53,7 @@ func flags() []cli.Flag {
 		&cli.StringFlag{Name: optDiscover},
 		&cli.BoolFlag{Name: optRescan},
 		&cli.StringSliceFlag{Name: optSysctl},
+		&cli.StringFlag{Name: optImport},
 		&cli.BoolFlag{Name: optForce},
 		&cli.StringFlag{Name: optSocket, Value: control.DefaultSocket},
 		&cli.BoolFlag{Name: optVersion},
@@ -70,6 +72,7 @@ const (
 	actDiscover action = "--" + optDiscover
 	actRescan   action = "--" + optRescan
 	actSysctl   action = "--" + optSysctl
+	actImport   action = "--" + optImport
 )
 
 // options is the command line, read. Pointers are nil where the option was not given.
@@ -82,6 +85,7 @@ type options struct {
 	conf, socket                       string
 
 	discoveryHost, discover        string
+	importDir                      string // "": the usual ones
 	nickname, portal, target, user *string
 	secret, secretFile             *string
 	enable                         *bool
@@ -149,6 +153,7 @@ func read(ctx *cli.Context) *options {
 		socket:        ctx.String(optSocket),
 		discoveryHost: ctx.String("d"),
 		discover:      ctx.String(optDiscover),
+		importDir:     ctx.String(optImport),
 		tunables:      ctx.StringSlice(optSysctl),
 	}
 	for _, f := range flags() {
@@ -180,6 +185,7 @@ func read(ctx *cli.Context) *options {
 	for name, act := range map[string]action{
 		"A": actAdd, "M": actModify, "R": actRemove, "L": actList,
 		optDiscover: actDiscover, optRescan: actRescan, optSysctl: actSysctl,
+		optImport: actImport,
 	} {
 		if o.given[name] {
 			o.actions = append(o.actions, act)

@@ -39,6 +39,9 @@ Beyond FreeBSD's:
                            iscsi.conf(5); adds nothing [-u user -s secret] [-r]
   --rescan                 look for new and changed disks, of one session with -i
   --sysctl [NAME[=VALUE]]  show or set tunables of iscsid(8); may be repeated
+  --import-open-iscsi [DIR]
+                           print entries for iscsi.conf(5) from the records of
+                           open-iscsi in DIR (default /etc/iscsi and /var/lib/iscsi)
   --force                  with -R: also where a disk is in use
   --socket PATH            iscsid's control socket (default /run/iscsid/control.sock)
   --libxo=FORMAT           text, json, xml or html, and ",pretty"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,11 +32,39 @@ func openPIDFile(path string) (*pidFile, error) {
 		}
 		return nil, fmt.Errorf("cannot open or create pidfile %q: lock: %w", path, err)
 	}
+	if other := foreign(f); other != 0 {
+		f.Close()
+		return nil, fmt.Errorf("pidfile %q is that of another program, pid: %d, such as open-iscsi's iscsid; "+
+			"stop that first (systemctl stop iscsid.socket iscsid.service), or use another file with -P", path, other)
+	}
 	if err := f.Chmod(0o600); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("cannot open or create pidfile %q: %w", path, unwrap(err))
 	}
 	return &pidFile{path, f}, nil
+}
+
+// foreign returns the process that uses the pid file and is none of us, or 0: an
+// iscsid that does not hold the lock, such as open-iscsi's, whose file has the same
+// name by default. A record lock is taken besides, which is the one that open-iscsi
+// tries when it starts.
+func foreign(f *os.File) (pid int) {
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock); err == unix.EAGAIN || err == unix.EACCES {
+		lock = unix.Flock_t{Type: unix.F_WRLCK}
+		if unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock) == nil && lock.Pid > 0 {
+			return int(lock.Pid)
+		}
+	}
+	head, _ := io.ReadAll(io.NewSectionReader(f, 0, 32))
+	pid, err := strconv.Atoi(strings.TrimSpace(string(head)))
+	if err != nil || pid == os.Getpid() {
+		return 0
+	}
+	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil && string(comm) == "iscsid\n" {
+		return pid
+	}
+	return 0
 }
 
 // write notes our process id.
