@@ -155,6 +155,7 @@ func listen(o *options) (net.Listener, error) {
 func backends(o *options, log *slog.Logger) []device.Backend {
 	return []device.Backend{
 		ublk.New(ublk.Options{Shape: o.tunables.DeviceShape, Log: log}),
+		nbd.NewKernel(log),
 		loop.New(filepath.Join(o.runDir, "loop"), log),
 		nbd.NewSocket(filepath.Join(o.runDir, "nbd"), 0o600, -1),
 	}

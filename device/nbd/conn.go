@@ -100,7 +100,7 @@ func newConn(e *Export, nc net.Conn, structured bool) (*conn, error) {
 	}
 	c.in.init(c)
 	c.out.init(c)
-	growSendBuffer(raw)
+	raw.Control(func(fd uintptr) { growSendBuffer(int(fd)) })
 	return c, nil
 }
 
@@ -113,15 +113,13 @@ func (cmd *command) link(c *conn, index int) {
 	}
 }
 
-// growSendBuffer has the socket take as much as may be, so that replies seldom
+// growSendBuffer has a socket take as much as may be, so that replies seldom
 // need the writer. The plain option's limit is not for a privileged process.
-func growSendBuffer(raw syscall.RawConn) {
-	raw.Control(func(fd uintptr) {
-		const size = 1 << 20
-		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, size) != nil {
-			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, size)
-		}
-	})
+func growSendBuffer(fd int) {
+	const size = 1 << 20
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, size) != nil {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, size)
+	}
 }
 
 // serve reads commands until the client leaves or the export closes, and

@@ -216,6 +216,20 @@ func (e *Export) Clients() []net.Conn {
 	return all
 }
 
+// Outstanding returns how many commands the disk has of the export.
+func (e *Export) Outstanding() (n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, c := range e.conns {
+		if c != nil {
+			c.mu.Lock()
+			n += c.outstanding
+			c.mu.Unlock()
+		}
+	}
+	return n
+}
+
 // Close ends the export: no further request is read, those that are with the
 // disk complete and are replied to, connections close. It returns when the
 // disk has nothing of the export any more.

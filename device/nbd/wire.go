@@ -4,8 +4,15 @@
 //
 // An Export serves one disk to any number of connections. Socket is the
 // back-end "socket", which gives each disk a unix socket for qemu, nbdcopy, fio
-// and others. For the kernel's client, whose connections begin after
-// negotiation, there is Export.ServeTransmission.
+// and others. Kernel is the back-end "nbd": /dev/nbdN of the kernel's driver, whose
+// client is handed its end of a socket pair, with nothing to negotiate.
+//
+// The kernel must never send a request while the disk has an earlier copy of it.
+// Its driver (drivers/block/nbd.c) does that where NBD_ATTR_TIMEOUT is set, and
+// where it has several connections: what takes longer than the queue's io_timeout
+// is sent again on another one. So there is one connection, which our server keeps
+// as busy as several, and no time-out. A request is then repeated only once its
+// connection was replaced, and that is noticed at its io_timeout.
 //
 // One goroutine for each connection reads requests, their payloads straight to
 // extents of the disk's arena, and submits them in batches. Whoever completes

@@ -6,10 +6,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// syncTime bounds the writing of what the host keeps of a device that goes.
-const syncTime = time.Minute
+	"iscsictl/device/block"
+)
 
 // Detach is device.Device's. Each step that the disk could keep from ending is
 // bounded; after that the host is told that all of its requests fail.
@@ -28,13 +27,13 @@ func (d *Device) detach() error {
 	if !d.exists {
 		return nil
 	}
-	errs := []error{d.sync()}
+	errs := []error{block.Sync(d.Path(), d.backend.step, d.progress, d.fail)}
 	stopped := make(chan error, 1)
 	go func() { stopped <- plain("STOP_DEV", cmdStopDev, d.id, 0) }()
-	err, ended := wait(stopped, d.backend.step)
+	err, ended := block.Wait(stopped, d.backend.step)
 	if !ended {
 		d.fail()
-		if err, ended = wait(stopped, d.backend.step); !ended {
+		if err, ended = block.Wait(stopped, d.backend.step); !ended {
 			err = errors.New("STOP_DEV does not end")
 		}
 	}
@@ -47,38 +46,6 @@ func (d *Device) detach() error {
 	d.closeChar()
 	errs = append(errs, d.remove())
 	return errors.Join(errs...)
-}
-
-// sync has the host write what it keeps of the device: once the driver stops
-// it, it takes no more. What users keep, such as file systems, is not known.
-func (d *Device) sync() error {
-	done := make(chan error, 1)
-	go func() {
-		fd, err := unix.Open(d.node(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			done <- nil // it was never started
-			return
-		}
-		err = unix.Fsync(fd)
-		unix.Close(fd)
-		done <- err
-	}()
-	before, end := d.progress(), time.Now().Add(syncTime)
-	err, ended := wait(done, d.backend.step)
-	// A slow disk may take longer, as long as it does not stop.
-	for !ended && d.progress() != before && time.Now().Before(end) {
-		before = d.progress()
-		err, ended = wait(done, d.backend.step)
-	}
-	if !ended {
-		d.fail()
-		err, _ = wait(done, d.backend.step)
-		return errors.Join(errors.New("the disk does not answer in time: what was not written yet is lost"), err)
-	}
-	if err != nil {
-		return fmt.Errorf("what was not written yet is lost: %w", err)
-	}
-	return nil
 }
 
 // progress returns how many requests have been finished.
@@ -160,7 +127,7 @@ func (d *Device) remove() error {
 		removed <- plain("DEL_DEV", cmdDelDev, d.id, 0)
 		d.backend.setLive(d.id, false)
 	}()
-	err, ended := wait(removed, d.backend.step/2)
+	err, ended := block.Wait(removed, d.backend.step/2)
 	if !ended {
 		return errors.New("still open; it goes away when it is closed")
 	}

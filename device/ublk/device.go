@@ -3,23 +3,14 @@ package ublk
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"iscsictl/device"
-	"iscsictl/device/users"
-)
-
-const (
-	// glanceTime is how long others may have a device open that is to be
-	// reserved: udev looks at it whenever somebody has written to it.
-	glanceTime = 500 * time.Millisecond
+	"iscsictl/device/block"
 )
 
 // Device is a disk with its ublk device.
@@ -60,8 +51,6 @@ func (d *Device) ID() int { return int(d.id) }
 
 // Path is device.Device's: "ublkb0".
 func (d *Device) Path() string { return fmt.Sprintf("ublkb%d", d.id) }
-
-func (d *Device) node() string { return "/dev/" + d.Path() }
 
 // Outlives is device.Device's.
 func (d *Device) Outlives() bool {
@@ -107,70 +96,23 @@ func (d *Device) setReadOnly(on bool) error {
 		}
 		return fmt.Errorf("ublk: %s: the disk is writable now; the session has to be removed and added for that", d.Path())
 	}
-	fd, err := openBlock(d.node(), unix.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	value := 0
-	if on {
-		value = 1
-	}
-	if err := unix.IoctlSetPointerInt(fd, unix.BLKROSET, value); err != nil {
-		return fmt.Errorf("ublk: %s: BLKROSET: %w", d.Path(), err)
+	if err := block.SetReadOnly(d.Path(), on); err != nil {
+		return fmt.Errorf("ublk: %s: %w", d.Path(), err)
 	}
 	return nil
 }
 
-func openBlock(path string, mode int) (int, error) {
-	fd, err := unix.Open(path, mode|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, fmt.Errorf("ublk: %w", &fs.PathError{Op: "open", Path: path, Err: err})
-	}
-	return fd, nil
-}
-
-// Reserve is device.Device's: the device is opened for exclusive use, which
-// fails while it is mounted, is swap, or belongs to another such device.
-// Processes that have it open without that are looked for.
-func (d *Device) Reserve() ([]device.User, error) {
+// Reserve is device.Device's.
+func (d *Device) Reserve() (found []device.User, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.exclusive >= 0 {
 		return nil, nil
 	}
-	fd, err := openBlock(d.node(), unix.O_RDONLY|unix.O_EXCL)
-	if errors.Is(err, syscall.EBUSY) {
-		return users.Find(d.Path()), fmt.Errorf("ublk: %s: %w", d.Path(), device.ErrInUse)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if found := lasting(d.Path()); len(found) > 0 {
-		unix.Close(fd)
-		return found, fmt.Errorf("ublk: %s: %w", d.Path(), device.ErrInUse)
-	}
-	// A process that dies closes its descriptors in their order. Closing
-	// the device may write to it, which waits until it is taken back, and
-	// that in turn for the end of /dev/ublkcN: that has to come first.
-	d.exclusive, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, d.char+1)
-	unix.Close(fd)
-	if err != nil {
-		d.exclusive = -1
-		return nil, fmt.Errorf("ublk: %w", err)
+	if d.exclusive, found, err = block.Reserve(d.Path(), d.char); err != nil {
+		return found, fmt.Errorf("ublk: %s: %w", d.Path(), err)
 	}
 	return nil, nil
-}
-
-// lasting returns the users of a device but for this process, and but for
-// those who just look at it.
-func lasting(name string) (found []device.User) {
-	for end := time.Now().Add(glanceTime); ; time.Sleep(50 * time.Millisecond) {
-		found = users.Others(name)
-		if len(found) == 0 || time.Now().After(end) {
-			return found
-		}
-	}
 }
 
 // Release is device.Device's.

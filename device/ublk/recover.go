@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"iscsictl/device"
+	"iscsictl/device/block"
 	"iscsictl/device/users"
 )
 
@@ -210,7 +211,7 @@ func (b *Backend) Remove(id int, force bool) ([]device.User, error) {
 	}
 	stopped := make(chan error, 1)
 	go func() { stopped <- plain("STOP_DEV", cmdStopDev, d.id, 0) }()
-	err, ended := wait(stopped, b.step)
+	err, ended := block.Wait(stopped, b.step)
 	if !ended {
 		err = errors.New("STOP_DEV does not end")
 	}

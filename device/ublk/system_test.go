@@ -18,55 +18,6 @@ import (
 	"iscsictl/device/devicetest"
 )
 
-// run runs a program in a directory of the test's, or skips the test where it
-// is not installed.
-func run(t testing.TB, program string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		t.Skipf("SKIP: %s is not installed", program)
-	}
-	cmd := exec.Command(path, args...)
-	cmd.Dir = t.TempDir()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// start starts a program with a file as its standard input.
-func start(program, arg, input string) (*exec.Cmd, error) {
-	f, err := os.Open(input)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	cmd := exec.Command(program, arg)
-	cmd.Stdin = f
-	return cmd, cmd.Start()
-}
-
-// mountFS mounts a device's file system for the time of the test.
-func mountFS(t *testing.T, node, kind string) (dir string, unmount func()) {
-	t.Helper()
-	dir = t.TempDir()
-	if err := unix.Mount(node, dir, kind, 0, ""); err != nil {
-		t.Skipf("SKIP: mounting %s: %v", kind, err)
-	}
-	done := false
-	unmount = func() {
-		if !done {
-			done = true
-			if err := unix.Unmount(dir, 0); err != nil {
-				t.Errorf("unmounting %s: %v", dir, err)
-			}
-		}
-	}
-	t.Cleanup(unmount)
-	return dir, unmount
-}
-
 // TestFileSystem makes file systems, writes and reads files, and finds the
 // disk in use while it is mounted.
 func TestFileSystem(t *testing.T) {
@@ -79,8 +30,8 @@ func TestFileSystem(t *testing.T) {
 			dev := attach(t, b, disk)
 			node := "/dev/" + dev.Path()
 			exec.Command("modprobe", kind).Run()
-			run(t, mkfs[0], append(mkfs[1:], node)...)
-			dir, unmount := mountFS(t, node, kind)
+			devicetest.RunProgram(t, mkfs[0], append(mkfs[1:], node)...)
+			dir, unmount := devicetest.MountFS(t, node, kind)
 			content := make([]byte, 5<<20+123)
 			rand.NewChaCha8([32]byte{2}).Read(content)
 			for i := range 4 {
@@ -106,7 +57,7 @@ func TestFileSystem(t *testing.T) {
 				t.Errorf("mounting a reserved disk: %v", err)
 			}
 			dev.Release()
-			dir, unmount = mountFS(t, node, kind)
+			dir, unmount = devicetest.MountFS(t, node, kind)
 			for i := range 4 {
 				got, err := os.ReadFile(filepath.Join(dir, fmt.Sprint(i)))
 				if err != nil || !bytes.Equal(got, content) {
@@ -169,7 +120,7 @@ func TestFio(t *testing.T) {
 		{"--rw=randwrite", "--bs=512", "--iodepth=1", "--direct=1", "--io_size=1M"},
 		{"--rw=randwrite", "--bsrange=4k-1M", "--iodepth=16", "--direct=0", "--fsync=32"},
 	} {
-		out := run(t, "fio", append(job, "--name=x", "--ioengine=libaio", "--filename=/dev/"+dev.Path(),
+		out := devicetest.RunProgram(t, "fio", append(job, "--name=x", "--ioengine=libaio", "--filename=/dev/"+dev.Path(),
 			"--size=32M", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--randseed=7")...)
 		if !strings.Contains(out, "err= 0") {
 			t.Errorf("fio:\n%s", out)
@@ -181,12 +132,12 @@ func TestFio(t *testing.T) {
 func TestNoAllocation(t *testing.T) {
 	b := backend(t)
 	dev := attach(t, b, newDisk(t, devicetest.Geometry4M))
-	f, err := open("/dev/"+dev.Path(), unix.O_RDWR)
+	f, err := devicetest.OpenBlock("/dev/"+dev.Path(), unix.O_RDWR)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	p := alignedBuffer(16 << 10)
+	p := devicetest.AlignedBuffer(16 << 10)
 	serve := func(n int) {
 		for i := range n {
 			if _, err := f.WriteAt(p, int64(i%64)<<14); err != nil {

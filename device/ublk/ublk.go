@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"iscsictl/device"
+	"iscsictl/device/block"
 )
 
 const (
@@ -23,8 +24,6 @@ const (
 	// stepTime bounds each step of detaching where it depends on the disk
 	// or on those who use the device.
 	stepTime = 5 * time.Second
-	// nodeTime is how long the nodes of a new device may take to appear.
-	nodeTime = 2 * time.Second
 	// requestTimeout is the kernel's time-out of requests, in milliseconds.
 	// A request that takes longer goes on. But where a daemon dies with all
 	// tags of a queue, the driver notices at a time-out only (so it was
@@ -197,12 +196,12 @@ func (d *Device) start(ctx context.Context) error {
 		}
 	case <-ctx.Done():
 		d.fail() // ends the search
-		if _, ended := wait(started, d.backend.step); !ended {
+		if _, ended := block.Wait(started, d.backend.step); !ended {
 			return fmt.Errorf("START_DEV does not end: %w", ctx.Err())
 		}
 		return fmt.Errorf("the disk does not answer: %w", ctx.Err())
 	}
-	if err := awaitNode(ctx, d.node()); err != nil {
+	if err := block.Await(ctx, block.Node(d.Path())); err != nil {
 		return err
 	}
 	d.tune()
@@ -212,7 +211,7 @@ func (d *Device) start(ctx context.Context) error {
 // openChar opens /dev/ublkcN.
 func (d *Device) openChar(ctx context.Context) error {
 	path := fmt.Sprintf("/dev/ublkc%d", d.id)
-	if err := awaitNode(ctx, path); err != nil {
+	if err := block.Await(ctx, path); err != nil {
 		return err
 	}
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -221,22 +220,6 @@ func (d *Device) openChar(ctx context.Context) error {
 	}
 	d.char = fd
 	return nil
-}
-
-// awaitNode waits until a node is there. The kernel's devtmpfs has it at once.
-func awaitNode(ctx context.Context, path string) error {
-	for end := time.Now().Add(nodeTime); ; time.Sleep(5 * time.Millisecond) {
-		err := unix.Access(path, unix.F_OK)
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("there is no %s: a container needs the host's /dev, or that node made with mknod", path)
-		}
-	}
 }
 
 // startQueues starts the queues, and returns when the driver has all tags.
@@ -256,14 +239,5 @@ func (d *Device) startQueues(n, depth int) error {
 
 // tune sets what the driver cannot know. It may fail.
 func (d *Device) tune() {
-	os.WriteFile(fmt.Sprintf("/sys/block/%s/queue/io_timeout", d.Path()), []byte(requestTimeout), 0)
-}
-
-func wait(done <-chan error, limit time.Duration) (err error, ended bool) {
-	select {
-	case err := <-done:
-		return err, true
-	case <-time.After(limit):
-		return nil, false
-	}
+	block.SetProperty(d.Path(), "queue/io_timeout", requestTimeout)
 }

@@ -11,18 +11,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"iscsictl/device"
 	"iscsictl/device/devicetest"
-)
-
-const (
-	blkDiscard   = 0x1277
-	blkZeroOut   = 0x127f
-	blkGetSize64 = 0x80081272
 )
 
 // backend makes a back-end, or skips the test where there can be none.
@@ -34,54 +27,6 @@ func backend(t testing.TB) *Backend {
 		t.Skipf("SKIP: %v; runs in the VM", err)
 	}
 	return b
-}
-
-// file is a client of a block device, past the page cache.
-type file struct{ *os.File }
-
-func open(path string, flags int) (*file, error) {
-	f, err := os.OpenFile(path, flags|unix.O_DIRECT, 0)
-	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		f, err = os.OpenFile(path, flags&^unix.O_ACCMODE|unix.O_DIRECT, 0)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &file{f}, nil
-}
-
-func (f *file) Flush() error { return f.Sync() }
-
-func (f *file) WriteFUA(p []byte, off int64) error {
-	_, err := unix.Pwritev2(int(f.Fd()), [][]byte{p}, off, unix.RWF_DSYNC)
-	return err
-}
-
-func (f *file) ioctl(request uintptr, p unsafe.Pointer) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(p)); errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-func (f *file) Discard(off, n int64) error {
-	return f.ioctl(blkDiscard, unsafe.Pointer(&[2]uint64{uint64(off), uint64(n)}))
-}
-
-func (f *file) WriteZeroes(off, n int64) error {
-	return f.ioctl(blkZeroOut, unsafe.Pointer(&[2]uint64{uint64(off), uint64(n)}))
-}
-
-func (f *file) Size() (n int64, err error) {
-	err = f.ioctl(blkGetSize64, unsafe.Pointer(&n))
-	return n, err
-}
-
-// alignedBuffer returns a buffer for direct I/O.
-func alignedBuffer(n int) []byte {
-	b := make([]byte, n+4096)
-	skip := -uintptr(unsafe.Pointer(&b[0])) & 4095
-	return b[skip : int(skip)+n : int(skip)+n]
 }
 
 // resizes reports whether the driver can change a size.
@@ -98,13 +43,13 @@ func TestConformance(t *testing.T) {
 	h := &devicetest.Harness{
 		New: func(t *testing.T) device.Backend { return backend(t) },
 		Open: func(_ *testing.T, d device.Device) (devicetest.Client, error) {
-			f, err := open("/dev/"+d.Path(), unix.O_RDWR|unix.O_EXCL)
+			f, err := devicetest.OpenBlock("/dev/"+d.Path(), unix.O_RDWR|unix.O_EXCL)
 			if err != nil {
 				return nil, err
 			}
 			return f, nil
 		},
-		Alloc:      alignedBuffer,
+		Alloc:      devicetest.AlignedBuffer,
 		SeesResize: true,
 	}
 	for name, f := range devicetest.Tests {
@@ -196,14 +141,14 @@ func TestDetachHungDisk(t *testing.T) {
 	b.step = 300 * time.Millisecond
 	disk := newDisk(t, devicetest.Geometry4M)
 	dev := attach(t, b, disk)
-	f, err := open("/dev/"+dev.Path(), unix.O_RDWR)
+	f, err := devicetest.OpenBlock("/dev/"+dev.Path(), unix.O_RDWR)
 	if err != nil {
 		t.Fatal(err)
 	}
 	disk.Hold()
 	failed := make(chan error, 1)
 	go func() {
-		_, err := f.WriteAt(alignedBuffer(4096), 0)
+		_, err := f.WriteAt(devicetest.AlignedBuffer(4096), 0)
 		failed <- err
 		f.Close()
 	}()
@@ -247,12 +192,12 @@ func TestProperties(t *testing.T) {
 	if !dev.Outlives() {
 		t.Error("the device does not outlive the daemon")
 	}
-	f, err := open("/dev/"+dev.Path(), unix.O_RDWR)
+	f, err := devicetest.OpenBlock("/dev/"+dev.Path(), unix.O_RDWR)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	p, got := alignedBuffer(4096), alignedBuffer(4096)
+	p, got := devicetest.AlignedBuffer(4096), devicetest.AlignedBuffer(4096)
 	copy(p, "at the far end")
 	if _, err := f.WriteAt(p, geo.Size-4096); err != nil {
 		t.Fatal(err)
@@ -283,9 +228,9 @@ func TestUpdate(t *testing.T) {
 	if err := update(func(g *device.Geometry) { g.ReadOnly = true }); err != nil {
 		t.Error(err)
 	}
-	f, err := open("/dev/"+dev.Path(), unix.O_RDWR)
+	f, err := devicetest.OpenBlock("/dev/"+dev.Path(), unix.O_RDWR)
 	if err == nil {
-		if _, err = f.WriteAt(alignedBuffer(4096), 0); err == nil {
+		if _, err = f.WriteAt(devicetest.AlignedBuffer(4096), 0); err == nil {
 			t.Error("a write to what is read-only now succeeded")
 		}
 		f.Close()
@@ -293,12 +238,12 @@ func TestUpdate(t *testing.T) {
 	if err := update(func(g *device.Geometry) { g.MaxTransfer = 4096 }); err != nil {
 		t.Error(err)
 	}
-	f, err = open("/dev/"+dev.Path(), unix.O_RDWR)
+	f, err = devicetest.OpenBlock("/dev/"+dev.Path(), unix.O_RDWR)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	p, got := alignedBuffer(256<<10), alignedBuffer(256<<10)
+	p, got := devicetest.AlignedBuffer(256<<10), devicetest.AlignedBuffer(256<<10)
 	for i := range p {
 		p[i] = byte(i >> 9)
 	}
@@ -314,7 +259,7 @@ func TestUpdate(t *testing.T) {
 func TestReserveNamesProcesses(t *testing.T) {
 	b := backend(t)
 	dev := attach(t, b, newDisk(t, devicetest.Geometry4M))
-	sleep, err := start("sleep", "60", "/dev/"+dev.Path())
+	sleep, err := devicetest.StartProgram("sleep", "60", "/dev/"+dev.Path())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ CGO_ENABLED=1 $GO build -buildvcs=false -tags "$tags" -o "$out/bin/" ./cmd/...
 # Another build, for upgrades.
 CGO_ENABLED=1 $GO build -buildvcs=false -tags "$tags" -ldflags '-X main.version=next-build' \
 	-o "$out/next/" ./cmd/iscsid ./cmd/iscsictl
-for package in transport/rdma/verbs transport/rdma/iwarp device/ublk; do
+for package in transport/rdma/verbs transport/rdma/iwarp device/ublk device/nbd; do
 	CGO_ENABLED=1 $GO test -c -tags "$tags" -o "$out/tests/${package##*/}.test" "./$package"
 done
 if readelf -d "$out/bin/iscsid" 2>/dev/null | grep -q 'NEEDED.*\(ibverbs\|rdmacm\)'; then
