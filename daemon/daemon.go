@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +44,8 @@ type Daemon struct {
 	keeper   keeper
 	ctx      context.Context // ended by Stop
 	cancel   context.CancelFunc
+
+	goingDown atomic.Bool // the host shuts down
 
 	mu       sync.Mutex
 	entries  map[uint32]*entry
@@ -304,15 +307,19 @@ func (d *Daemon) SetTunable(name, value string) error {
 }
 
 // Stop logs out of all sessions and takes their devices away, within the time
-// of ctx. What is in use then is left as a crash would leave it.
+// of ctx. What is in use then is left as a crash would leave it; where the host
+// goes down, and nobody comes to take it up, it is written and taken away.
 func (d *Daemon) Stop(ctx context.Context) {
 	d.mu.Lock()
 	d.stopping = true
 	d.mu.Unlock()
 	d.cancel()
+	var written sync.Once
 	for _, e := range d.all() {
 		if err := e.reserve(); err != nil {
-			if e.find == nil && e.devs.outlive() {
+			if d.goingDown.Load() {
+				written.Do(writeOut)
+			} else if e.devs.outlive() {
 				e.log.Warn(fmt.Sprintf("stopping: %v; it waits for the next iscsid", err))
 				continue
 			}

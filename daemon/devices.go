@@ -92,6 +92,13 @@ func (v *devices) work() {
 	}
 }
 
+// count returns how many disks have a device.
+func (v *devices) count() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.shown)
+}
+
 // working reports whether there are jobs to be done.
 func (v *devices) working() bool {
 	v.mu.Lock()

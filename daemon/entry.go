@@ -37,11 +37,13 @@ type entry struct {
 	past     disk.Stats // of sets that were closed
 	up       bool
 	closed   bool
+	lost     time.Time   // since when it is not up
+	gaveUp   bool        // requests have failed since
 	recovery *time.Timer // until held requests fail
 }
 
 func (d *Daemon) newEntry(id uint32, isid [6]byte, c conf.Session) (*entry, error) {
-	e := &entry{d: d, id: id, isid: isid, who: newWho(c)}
+	e := &entry{d: d, id: id, isid: isid, who: newWho(c), lost: time.Now()}
 	e.log = d.cfg.Log.With(slog.Any("session", e.who))
 	cfg := session.Config{
 		ID: id, ISID: isid, Target: c, Tunables: d.cfg.Tunables, Dialer: d.dialer,
@@ -150,7 +152,7 @@ func (e *entry) set() *disk.Set {
 // Up implements session.Handler.
 func (e *entry) Up(nexus uint64) {
 	e.mu.Lock()
-	e.up = true
+	e.up, e.gaveUp = true, false
 	if e.recovery != nil {
 		e.recovery.Stop()
 		e.recovery = nil
@@ -165,6 +167,9 @@ func (e *entry) Down(err error) {
 	e.mu.Lock()
 	was := e.up
 	e.up = false
+	if was {
+		e.lost = time.Now()
+	}
 	set := e.disks
 	e.mu.Unlock()
 	set.Down(err)
@@ -179,40 +184,45 @@ func (e *entry) Down(err error) {
 func (e *entry) Async(lun uint64, sense []byte) { e.set().Async(lun, sense) }
 
 // armRecovery sees to it that requests fail when the session has been away for
-// as long as its recovery time-out says.
+// as long as its recovery time-out says, or a host that goes down may wait.
 func (e *entry) armRecovery() {
 	if e.find != nil {
 		return
 	}
+	limit := e.patience()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.recovery != nil {
+		e.recovery.Stop()
+		e.recovery = nil
+	}
+	if e.up || e.closed || limit == 0 || e.gaveUp && !e.d.goingDown.Load() {
+		return
+	}
+	e.recovery = time.AfterFunc(limit-time.Since(e.lost), func() { e.giveUp(limit) })
+}
+
+// patience is how long the session may be away; 0: for ever.
+func (e *entry) patience() time.Duration {
 	limit := e.d.cfg.Tunables.RecoveryTimeout()
 	if own := e.target().RecoveryTimeout; own >= 0 {
 		limit = time.Duration(own) * time.Second
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.up || e.closed {
-		return
+	if e.d.failsForShutdown() && (limit == 0 || limit > shutdownPatience) {
+		limit = shutdownPatience
 	}
-	if limit == 0 {
-		if e.recovery != nil {
-			e.recovery.Stop()
-			e.recovery = nil
-		}
-		return
-	}
-	if e.recovery == nil {
-		e.recovery = time.AfterFunc(limit, func() { e.giveUp(limit) })
-	}
+	return limit
 }
 
 func (e *entry) giveUp(after time.Duration) {
 	e.mu.Lock()
-	up, set := e.up || e.closed, e.disks
+	over, set := e.up || e.closed, e.disks
+	e.gaveUp = !over
 	e.mu.Unlock()
-	if up {
+	if over {
 		return
 	}
-	e.log.Error(fmt.Sprintf("not connected for %v (recovery time-out); requests fail until it is", after))
+	e.log.Error(fmt.Sprintf("not connected for %v; requests fail until it is", after))
 	set.Fail(errors.New("recovery time-out"))
 	e.devs.do(e.devs.discard) // what no disk was found for yet cannot be failed otherwise
 }

@@ -64,6 +64,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 // serve is the daemon's life, from the pid file to the end.
 func serve(o *options, parent *parent, stderr io.Writer) (err error) {
+	manager := newNotifier()
 	pid, err := openPIDFile(o.pidFile)
 	if err != nil {
 		return err
@@ -94,7 +95,7 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
 	served := make(chan error, 1)
 	go func() { served <- control.Serve(ctx, listener, d) }()
 	log.Info(fmt.Sprintf("iscsid %s is ready at %s", version, o.socket))
@@ -104,7 +105,12 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 		}
 		parent.ready()
 	}
-	keep, err := wait(log, signals, served)
+	manager.tell("READY=1")
+	if manager != nil {
+		go attend(context.Background(), manager.tell, manager.watchdog, func() string { return d.Health().String() })
+	}
+	keep, err := wait(log, signals, served, d.GoingDown)
+	manager.tell("STOPPING=1")
 	cancel()
 	listener.Close()
 	if keep { // all is in the state, and the next daemon goes on
@@ -118,14 +124,19 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 }
 
 // wait returns when the daemon is to stop; keep says that sessions and disks are
-// to go on as after a crash: with the daemon that is started next.
-func wait(log *slog.Logger, signals <-chan os.Signal, served <-chan error) (keep bool, err error) {
+// to go on as after a crash: with the daemon that is started next. It calls
+// goingDown when it hears that the host shuts down.
+func wait(log *slog.Logger, signals <-chan os.Signal, served <-chan error, goingDown func()) (keep bool, err error) {
 	for {
 		select {
 		case s := <-signals:
 			switch s {
 			case unix.SIGHUP:
 				log.Info("SIGHUP ignored: iscsictl hands over the configuration")
+				continue
+			case unix.SIGUSR2:
+				log.Info("the host shuts down: nothing waits long for a target that is away")
+				goingDown()
 				continue
 			case unix.SIGUSR1:
 				log.Info("restarting: sessions and disks wait for the next iscsid")
