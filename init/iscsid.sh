@@ -23,6 +23,7 @@ pidfile=/var/run/iscsid.pid
 iscsid_flags=
 iscsictl_flags='-Aa -w 30'
 for settings in /etc/default/iscsid /etc/default/iscsictl; do
+	# shellcheck disable=SC1090 # they are the administrator's
 	if [ -r "$settings" ]; then . "$settings"; fi
 done
 
@@ -47,16 +48,13 @@ gone() {
 start_daemon() {
 	if pid >/dev/null; then return 0; fi
 	modprobe -a ublk_drv nbd loop fuse 2>/dev/null
-	# What is written to a disk of ours to free memory must not wait for memory.
-	ulimit -l unlimited 2>/dev/null
-	iscsid $iscsid_flags || return
-	number=$(pid) && { echo -1000 >"/proc/$number/oom_score_adj"; } 2>/dev/null
-	return 0
+	# shellcheck disable=SC2086 # these are words
+	iscsid $iscsid_flags
 }
 
 # disks prints the block devices of all sessions.
 disks() {
-	iscsictl --libxo=text,json -Lv 2>/dev/null | sed 's/"device": *"/\n&/g' |
+	iscsictl --libxo=json -Lv 2>/dev/null | sed 's/"device": *"/\n&/g' |
 		sed -n 's/^"device": *"\(\/dev\/\)\{0,1\}\([a-z]*[0-9]*\)".*/\2/p' | sort -u
 }
 
@@ -74,6 +72,7 @@ unmount() {
 start() {
 	start_daemon || return
 	# That not all are there in time is no failure: iscsid goes on trying.
+	# shellcheck disable=SC2086 # these are words
 	if [ -n "$iscsictl_flags" ]; then iscsictl $iscsictl_flags; fi
 	mount -a -O _netdev
 	return 0

@@ -25,11 +25,20 @@ type daemon struct {
 	dir  string // the test's
 	run  string // --run
 	args []string
+	env  []string // further environment
 }
 
 // newDaemon starts iscsid with the back-end "socket", unless args name another,
 // and stops it when the test ends: then it must go cleanly.
 func newDaemon(t *testing.T, args ...string) *daemon {
+	t.Helper()
+	d := prepareDaemon(t, args...)
+	d.launch()
+	return d
+}
+
+// prepareDaemon is newDaemon without the start.
+func prepareDaemon(t *testing.T, args ...string) *daemon {
 	t.Helper()
 	dir := newDir(t)
 	d := &daemon{t: t, dir: dir, run: dir + "/run"}
@@ -39,7 +48,6 @@ func newDaemon(t *testing.T, args ...string) *daemon {
 	}
 	d.args = append(d.args, args...)
 	t.Cleanup(d.finish)
-	d.launch()
 	return d
 }
 
@@ -69,7 +77,7 @@ func (d *daemon) launch() {
 	d.t.Helper()
 	old, _ := os.ReadFile(d.dir + "/iscsid.log")
 	before := strings.Count(string(old), "is ready at")
-	d.process = start(d.t, d.dir+"/iscsid.log", nil, program("iscsid"), d.args...)
+	d.process = start(d.t, d.dir+"/iscsid.log", d.env, program("iscsid"), d.args...)
 	eventually(d.t, "iscsid serves", func() bool {
 		return strings.Count(d.output(), "is ready at") > before || !d.running()
 	})

@@ -14,7 +14,7 @@ import (
 
 // foreign are pages of others that ours refer to; whether they are installed on
 // the machine of the test is no matter.
-var foreign = []string{"loader.conf.5", "syslog.3", "systemd.1", "udev.7", "ip-link.8"}
+var foreign = []string{"fstab.5", "sd_notify.3", "loader.conf.5", "syslog.3", "systemd.1", "udev.7", "ip-link.8"}
 
 // TestManualPages runs mandoc's linter over the pages, which has to be silent.
 func TestManualPages(t *testing.T) {
