@@ -14,6 +14,8 @@ FUZZTIME ?= 10s
 SOAKTIME ?= 10m
 BENCH    ?=
 
+DEB_MAINTAINER ?= The iscsictl authors <iscsictl@example.org>
+
 # A tarball has no .git, and must not take the version of a repository that it
 # happens to lie in.
 VERSION := $(or $(shell test -e .git && git describe --tags --always --dirty 2>/dev/null),dev)
@@ -24,11 +26,14 @@ VERSION := $(or $(shell test -e .git && git describe --tags --always --dirty 2>/
 RDMA ?= $(shell printf '\043include <infiniband/verbs.h>\n\043include <rdma/rdma_cma.h>\n' | \
 	gcc -E -x c - >/dev/null 2>&1 && echo yes)
 
+# HARDEN=yes is what distributions want of their programs: addresses that vary.
+HARDEN ?=
+
 # The first two tags leave out parts of package cli that the programs do not use.
 TAGS  = urfave_cli_no_docs,urfave_cli_no_suggest$(if $(RDMA),$(COMMA)rdma)
 COMMA = ,
 BUILD = CGO_ENABLED=$(if $(RDMA),1,0) $(GO) build -trimpath -buildvcs=false -tags $(TAGS) \
-	-ldflags '-s -w -X main.version=$(VERSION)'
+	$(if $(HARDEN),-buildmode=pie) -ldflags '-s -w $(if $(HARDEN),-bindnow) -X main.version=$(VERSION)'
 TOOL  = $(GO) tool -modfile=tools/go.mod
 
 # What needs the whole machine (devices, mounts, other people's programs) lives
@@ -100,16 +105,47 @@ fuzz: ## fuzz each decoder and parser for FUZZTIME (default 10s)
 soak: ## repeat the tests in random order with the race detector for SOAKTIME (default 10m)
 	@SOAKTIME=$(SOAKTIME) GO="$(GO)" test/soak.sh
 
+# One entry for each file that is installed: FILE=PLACE. What belongs to the system
+# as a whole comes along with PREFIX=/usr only: below another prefix the programs
+# disturb nothing, not even open-iscsi, whose daemon and unit have the same names.
+FILES = $(foreach f,$(MAN),$(f)=$(MANDIR)/man$(subst .,,$(suffix $(f)))/$(notdir $(f))) \
+	$(foreach p,iscsictl iscsid,init/iscsictl.bash=$(PREFIX)/share/bash-completion/completions/$(p))
+ifeq ($(PREFIX),/usr)
+FILES += $(foreach f,$(wildcard init/*.service),$(f)=/usr/lib/systemd/system/$(notdir $(f))) \
+	$(foreach f,$(wildcard init/*.rules),$(f)=/usr/lib/udev/rules.d/$(notdir $(f))) \
+	$(foreach f,$(wildcard init/*.sysusers),$(f)=/usr/lib/sysusers.d/$(notdir $(f:.sysusers=.conf))) \
+	$(foreach f,$(wildcard init/*.tmpfiles),$(f)=/usr/lib/tmpfiles.d/$(notdir $(f:.tmpfiles=.conf)))
+# The administrator's, once they are there.
+SETTINGS = $(foreach f,$(wildcard init/*.default),$(f)=/etc/default/$(notdir $(f:.default=)))
+endif
+
 .PHONY: install
-install: build ## install the programs and manual pages below DESTDIR and PREFIX
-	install -d $(DESTDIR)$(SBINDIR)
-	install -m 0755 bin/iscsictl bin/iscsid $(DESTDIR)$(SBINDIR)/
-	for page in $(MAN); do install -D -m 0644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done
+install: build ## install below DESTDIR and PREFIX; with PREFIX=/usr also units, udev rule and settings
+ifeq ($(PREFIX),/usr)
+	@if [ -e "$(DESTDIR)/usr/sbin/iscsiadm" ] || [ -e "$(DESTDIR)/usr/bin/iscsiadm" ]; then \
+	  echo "open-iscsi is installed there, whose iscsid this would replace: remove it, or leave PREFIX=/usr out" >&2; exit 1; fi
+endif
+	install -d "$(DESTDIR)$(SBINDIR)"
+	install -m 0755 bin/iscsictl bin/iscsid "$(DESTDIR)$(SBINDIR)/"
+	for pair in $(FILES); do install -D -m 0644 "$${pair%%=*}" "$(DESTDIR)$${pair#*=}"; done
+	for pair in $(SETTINGS); do \
+	  [ -e "$(DESTDIR)$${pair#*=}" ] || install -D -m 0644 "$${pair%%=*}" "$(DESTDIR)$${pair#*=}"; done
+	@$(if $(DESTDIR)$(filter-out /usr,$(PREFIX)),,printf 'now: systemd-sysusers; systemctl daemon-reload; %s\n' \
+	  'systemctl enable --now $(notdir $(wildcard init/*.service))')
 
 .PHONY: uninstall
-uninstall: ## take away what install put there
-	rm -f $(DESTDIR)$(SBINDIR)/iscsictl $(DESTDIR)$(SBINDIR)/iscsid
-	for page in $(MAN); do rm -f $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done
+uninstall: ## take away what install put there; settings that were changed stay
+	rm -f "$(DESTDIR)$(SBINDIR)/iscsictl" "$(DESTDIR)$(SBINDIR)/iscsid"
+	for pair in $(FILES); do rm -f "$(DESTDIR)$${pair#*=}"; done
+	for pair in $(SETTINGS); do \
+	  ! cmp -s "$${pair%%=*}" "$(DESTDIR)$${pair#*=}" || rm -f "$(DESTDIR)$${pair#*=}"; done
+
+.PHONY: deb
+deb: ## make a Debian package in dist/ (needs dpkg-deb)
+	rm -rf dist/deb
+	@$(MAKE) -s install PREFIX=/usr DESTDIR=$(CURDIR)/dist/deb RDMA=$(RDMA) VERSION=$(VERSION) HARDEN=yes
+	@DEB_MAINTAINER="$(DEB_MAINTAINER)" GO="$(GO)" deb/build.sh "$(VERSION)" dist/deb dist
+	@rm -rf dist/deb
 
 .PHONY: clean
 clean: ## remove what was built

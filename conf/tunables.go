@@ -134,7 +134,11 @@ func tunableIndex(name string) (int, error) {
 	if best != "" {
 		return 0, fmt.Errorf("unknown tunable %s; did you mean %s?", quote(name), best)
 	}
-	return 0, fmt.Errorf("unknown tunable %s", quote(name))
+	var names []string
+	for _, t := range AllTunables() {
+		names = append(names, t.Name)
+	}
+	return 0, fmt.Errorf("unknown tunable %s; there are %s", quote(name), strings.Join(names, ", "))
 }
 
 func (t *Tunables) seconds(i int) time.Duration {

@@ -41,7 +41,7 @@ func TestReadmeTargets(t *testing.T) {
 // TestReadmeLinks makes sure that relative links lead to files of this tree.
 func TestReadmeLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
-	for _, name := range []string{"README.md", "docs/architecture.md"} {
+	for _, name := range []string{"README.md", "docs/architecture.md", "docs/containers.md", "docs/moving.md"} {
 		for _, m := range link.FindAllStringSubmatch(readFile(t, name), -1) {
 			if _, err := os.Stat(filepath.Join(root, filepath.Dir(name), m[1])); err != nil {
 				t.Errorf("%s links to %s: %v", name, m[1], err)
