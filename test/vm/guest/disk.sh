@@ -43,7 +43,7 @@ daemon_stop() {
 # it ends what was started. $? is the case's status.
 disk_finish() {
 	local status=$?
-	trap - EXIT
+	trap - EXIT ERR
 	set +e
 	if [ $status -ne 0 ]; then
 		echo "--- the session list, the log and the kernel's"
@@ -51,7 +51,11 @@ disk_finish() {
 		tail -n 60 "$DISK_RUN/log"
 		dmesg | tail -n 20
 	fi
-	if [ -n "$DAEMON" ]; then kill -9 "$DAEMON" && wait "$DAEMON"; fi 2>/dev/null
+	touch /tmp/kills.end # of disk_kills
+	umount -l /tmp/disk-* 2>/dev/null
+	if [ -n "$DAEMON" ]; then daemon_stop; fi
+	if [ -n "${TGT_PID:-}" ]; then tgt_stop; fi
+	lio_clear
 	exit $status
 }
 
@@ -118,8 +122,7 @@ disk_fill() {
 
 # disk_holds DEVICE OFFSET LENGTH FILE [SKIP] compares, all in bytes.
 disk_holds() {
-	cmp <(dd if="$1" bs=64k iflag=skip_bytes,count_bytes,direct skip="$2" count="$3" status=none) \
-		<(tail -c "+$((${5:-0} + 1))" "$4" | head -c "$3")
+	cmp -n "$3" -i "0:${5:-0}" <(dd if="$1" bs=64k iflag=skip_bytes,count_bytes,direct skip="$2" count="$3" status=none) "$4"
 }
 
 # disk_zeroes DEVICE: a range is zeroed (by WRITE SAME where the disk knows it),
@@ -261,7 +264,8 @@ disk_kills() {
 	for _ in $(seq "$n"); do
 		sleep "0.$((RANDOM % 9))"
 		daemon_kill
-		kills_restart "$one" >>/tmp/kills.times
+		kills_restart "$one"
+		echo "$RECOVERY" >>/tmp/kills.times
 		kill -0 $load
 		kill -0 $files
 	done
@@ -273,12 +277,13 @@ disk_kills() {
 	kill -USR1 "$DAEMON"
 	wait "$DAEMON" || true
 	DISK_BIN=$VM_NEXT
-	echo "$label: upgrade: a read came back $(kills_restart "$one") s after the start"
+	kills_restart "$one"
+	echo "$label: upgrade: a read came back $RECOVERY s after the start"
 	grep -q "iscsid next-build is ready" "$DISK_RUN/log"
 	sleep 1
 	daemon_kill
 	DISK_BIN=$VM_BIN
-	kills_restart "$one" >/dev/null
+	kills_restart "$one"
 
 	sleep 1
 	$away
@@ -312,8 +317,8 @@ kills_load() {
 	done
 }
 
-# kills_restart DEVICE starts the daemon and prints after how many seconds a read
-# of the device returns.
+# kills_restart DEVICE starts the daemon and sets RECOVERY to after how many seconds
+# a read of the device returned.
 kills_restart() {
 	local begin
 	kills_read "$1" &
@@ -321,7 +326,7 @@ kills_restart() {
 	begin=$EPOCHREALTIME
 	daemon_start
 	wait $read
-	awk -v a="$begin" -v b="$(cat /tmp/kills.read)" 'BEGIN { printf "%.2f\n", b - a }'
+	RECOVERY=$(awk -v a="$begin" -v b="$(cat /tmp/kills.read)" 'BEGIN { printf "%.2f", b - a }')
 }
 
 kills_read() {

@@ -78,10 +78,16 @@ lio_init() {
 		modprobe -a target_core_mod iscsi_target_mod
 }
 
+# lio_on DISK puts a disk into service and prints its path. It gets a serial
+# number first: without one LIO names no page of vital product data.
+lio_on() {
+	basename "$1" | md5sum | cut -c1-32 >"$1/wwn/vpd_unit_serial" && echo 1 >"$1/enable" && echo "$1"
+}
+
 # lio_ram NAME MIB makes a disk in memory and prints its configfs path.
 lio_ram() {
 	local d=$LIO/core/rd_mcp_1/$1
-	mkdir -p "$d" && echo "rd_pages=$(($2 * 256))" >"$d/control" && echo 1 >"$d/enable" && echo "$d"
+	mkdir -p "$d" && echo "rd_pages=$(($2 * 256))" >"$d/control" && lio_on "$d"
 }
 
 # lio_file NAME FILE BYTES [ATTRIBUTE=VALUE...] makes a disk of a file, which may
@@ -89,16 +95,15 @@ lio_ram() {
 lio_file() {
 	local d=$LIO/core/fileio_1/$1 attribute
 	modprobe target_core_file
-	mkdir -p "$d" && echo "fd_dev_name=$2,fd_dev_size=$3" >"$d/control" && echo 1 >"$d/enable" || return
+	mkdir -p "$d" && echo "fd_dev_name=$2,fd_dev_size=$3" >"$d/control" && lio_on "$d" || return
 	for attribute in "${@:4}"; do echo "${attribute#*=}" >"$d/attrib/${attribute%%=*}" || return; done
-	echo "$d"
 }
 
 # lio_block NAME DEVICE makes a disk of a block device (dm-flakey and the like).
 lio_block() {
 	local d=$LIO/core/iblock_1/$1
 	modprobe target_core_iblock
-	mkdir -p "$d" && echo "udev_path=$2" >"$d/control" && echo 1 >"$d/enable" && echo "$d"
+	mkdir -p "$d" && echo "udev_path=$2" >"$d/control" && lio_on "$d"
 }
 
 # lio_target IQN DISK... makes a target that is open to all, with LUN 0 and on.
