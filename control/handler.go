@@ -47,25 +47,29 @@ type Tunable struct {
 	Description string `json:"description,omitempty"`
 }
 
-// Selection says which sessions are meant. One at least of All, ID, Portal and
-// Target is given; a session matches when all that are given match.
+// Selection says which sessions are meant. One at least of All, ID, Portal, Target
+// and Device is given; a session matches when all that are given match.
 type Selection struct {
 	All    bool   `json:"all,omitempty"`
 	ID     uint32 `json:"id,omitempty"`     // 0: not given
 	Portal string `json:"portal,omitempty"` // compared byte for byte, as written
 	Target string `json:"target,omitempty"` // compared byte for byte
 	Force  bool   `json:"force,omitempty"`  // Remove: also where a disk is in use
+
+	// Device is for Remove, and alone: a device ("ublkb0") that a daemon has
+	// left which died, and that is of no session.
+	Device string `json:"device,omitempty"`
 }
 
 // Empty tells whether nothing is given.
 func (s Selection) Empty() bool {
-	return !s.All && s.ID == 0 && s.Portal == "" && s.Target == ""
+	return !s.All && s.ID == 0 && s.Portal == "" && s.Target == "" && s.Device == ""
 }
 
 // Match tells whether a session is meant. It has several portals where it was
 // redirected: the configured one, and the one it was sent to.
 func (s Selection) Match(id uint32, target string, portals ...string) bool {
-	if s.Empty() || s.ID != 0 && s.ID != id || s.Target != "" && s.Target != target {
+	if s.Empty() || s.Device != "" || s.ID != 0 && s.ID != id || s.Target != "" && s.Target != target {
 		return false
 	}
 	if s.Portal == "" {

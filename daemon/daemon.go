@@ -18,6 +18,7 @@ import (
 	"iscsictl/conf"
 	"iscsictl/control"
 	"iscsictl/device"
+	"iscsictl/device/users"
 )
 
 // Config is what a daemon is made of.
@@ -42,6 +43,7 @@ type Daemon struct {
 	choice   choice
 	links    links
 	keeper   keeper
+	usersOf  func(device string) []device.User
 	ctx      context.Context // ended by Stop
 	cancel   context.CancelFunc
 
@@ -62,6 +64,7 @@ func New(cfg Config) *Daemon {
 	d := &Daemon{cfg: cfg, entries: map[uint32]*entry{}, settings: map[string]string{}, links: links{dir: filepath.Join(cfg.RunDir, "by-target")}}
 	d.keeper.store.dir = cfg.StateDir
 	d.keeper.end.L = &d.keeper.mu
+	d.usersOf = users.Find
 	d.choice = choice{backends: cfg.Backends, device: cfg.Device, said: map[string]string{}, say: func(text string) { cfg.Log.Info(text) }}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	if cfg.MaxAttempts > 0 {
@@ -178,6 +181,9 @@ func (d *Daemon) Modify(id uint32, m control.Modification) error {
 // Remove implements control.Handler. Sessions whose disks are in use stay, and
 // are told of; the others go.
 func (d *Daemon) Remove(s control.Selection) ([]uint32, error) {
+	if s.Device != "" {
+		return nil, d.removeOrphan(strings.TrimPrefix(s.Device, "/dev/"), s.Force)
+	}
 	matching := d.matching(s)
 	if len(matching) == 0 {
 		return nil, control.Errorf(syscall.ESRCH, "no session matches")

@@ -11,7 +11,6 @@ import (
 
 	"iscsictl/control"
 	"iscsictl/device"
-	"iscsictl/device/users"
 	"iscsictl/disk"
 )
 
@@ -142,7 +141,13 @@ func (v *devices) DiskRemoved(d *disk.Disk) {
 }
 
 // Scanned implements disk.Events.
-func (v *devices) Scanned() { v.do(v.missing) }
+func (v *devices) Scanned() {
+	v.do(func() {
+		if !v.isClosed() {
+			v.missing()
+		}
+	})
+}
 
 // attach shows a disk: by the device that it had when an earlier daemon died,
 // or by the first back-end that can.
@@ -331,7 +336,7 @@ func (v *devices) reserve() error {
 	all, left := slices.Clone(v.shown), slices.Clone(v.expected)
 	v.mu.Unlock()
 	for _, s := range left {
-		if found := users.Find(s.Path); len(found) > 0 {
+		if found := v.e.d.usersOf(s.Path); len(found) > 0 {
 			return fmt.Errorf("%w: /dev/%s (%s)", device.ErrInUse, s.Path, list(found))
 		}
 	}

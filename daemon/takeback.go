@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
+	"syscall"
 
+	"iscsictl/control"
 	"iscsictl/device"
 	"iscsictl/disk"
 )
@@ -134,33 +137,89 @@ func (d *Daemon) recoverer(name string) device.Recoverer {
 
 // orphans tells of devices that wait and that no session of ours has had.
 func (d *Daemon) orphans() {
-	for _, b := range d.cfg.Backends {
-		r, ok := b.(device.Recoverer)
-		if !ok {
+	for _, path := range d.waiting() {
+		if d.expecting(path) != nil {
 			continue
 		}
-		for _, path := range r.Waiting() {
-			if d.expects(path) {
-				continue
-			}
-			if !slices.Contains(d.cfg.Discard, path) {
-				d.cfg.Log.Warn(fmt.Sprintf("%s waits for a daemon, and is in no state that we know; iscsid -o discard=%s takes it away, with what waits on it", path, path))
-				continue
-			}
-			if err := r.Discard(path); err != nil {
-				d.cfg.Log.Error(err.Error())
-				continue
-			}
-			d.cfg.Log.Info(fmt.Sprintf("%s is taken away", path))
+		if !slices.Contains(d.cfg.Discard, path) {
+			d.cfg.Log.Warn(fmt.Sprintf("%s waits for an iscsid, and is of no session that this one knows; \"iscsictl -R --device %s\" takes it away, with --force also from those who use it", path, path))
+			continue
+		}
+		if err := d.discard(path); err != nil {
+			d.cfg.Log.Error(err.Error())
 		}
 	}
 }
 
-func (d *Daemon) expects(path string) bool {
-	for _, e := range d.all() {
-		if e.find == nil && slices.ContainsFunc(e.devs.saved(), func(s savedDevice) bool { return s.Path == path }) {
-			return true
+// removeOrphan takes away a device that waits and that no session of ours has had.
+func (d *Daemon) removeOrphan(path string, force bool) error {
+	all := d.waiting()
+	if !slices.Contains(all, path) {
+		if len(all) == 0 {
+			return control.Errorf(syscall.ESRCH, "no device waits for an iscsid")
+		}
+		return control.Errorf(syscall.ESRCH, "%s does not wait for an iscsid; what does: %s", path, strings.Join(all, ", "))
+	}
+	if e := d.expecting(path); e != nil {
+		return control.Errorf(syscall.EBUSY, "%s is of session %d to %s, which waits for the target: remove the session", path, e.id, e.name())
+	}
+	if found := d.usersOf(path); len(found) > 0 && !force {
+		return control.Errorf(syscall.EBUSY, "%s is in use (%s): end its use, or use --force", path, list(found))
+	}
+	return d.discard(path)
+}
+
+// waiting returns the devices that wait for a daemon.
+func (d *Daemon) waiting() (paths []string) {
+	for _, b := range d.cfg.Backends {
+		if r, ok := b.(device.Recoverer); ok {
+			paths = append(paths, r.Waiting()...)
 		}
 	}
-	return false
+	return paths
+}
+
+// discard takes a device away that waits.
+func (d *Daemon) discard(path string) error {
+	for _, b := range d.cfg.Backends {
+		r, ok := b.(device.Recoverer)
+		if !ok || !slices.Contains(r.Waiting(), path) {
+			continue
+		}
+		if err := r.Discard(path); err != nil {
+			return err
+		}
+		d.cfg.Log.Info(fmt.Sprintf("%s, which was of no session, is taken away", path))
+	}
+	return nil
+}
+
+// expecting returns the session that had a device which waits, or nil.
+func (d *Daemon) expecting(path string) *entry {
+	for _, e := range d.all() {
+		if e.find == nil && slices.ContainsFunc(e.devs.saved(), func(s savedDevice) bool { return s.Path == path }) {
+			return e
+		}
+	}
+	return nil
+}
+
+// Leave tells what does not go on when the process ends without a stop.
+func (d *Daemon) Leave() {
+	for _, e := range d.all() {
+		if e.find == nil {
+			e.devs.farewell()
+		}
+	}
+}
+
+// farewell tells which devices end with the process.
+func (v *devices) farewell() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, s := range v.shown {
+		if !s.dev.Outlives() {
+			v.e.log.Warn(fmt.Sprintf("LUN %d (%s) does not outlive iscsid: its users get I/O errors", s.name.LUN, s.dev.Path()))
+		}
+	}
 }

@@ -88,6 +88,7 @@ _iscsictl_value() {
 	-d | --discover) mapfile -t list < <(compgen -A hostname) ;;
 	-c | --socket | --secret-file) _iscsi_files -f "$2" ;;
 	--import-open-iscsi) _iscsi_files -d "$2" ;;
+	--device) mapfile -t list < <(compgen -G '/sys/block/ublkb*'; compgen -G '/sys/block/nbd*') && list=("${list[@]##*/}") ;;
 	--libxo) list=(text json xml html json,pretty xml,pretty html,pretty) ;;
 	--sysctl)
 		mapfile -t list < <(_iscsi_ask --sysctl | sed 's/: .*/=/')
@@ -112,7 +113,7 @@ _iscsictl() {
 	# The argument of the option before.
 	case $last in
 	--*=*) ;;
-	--discover | --import-open-iscsi | --libxo | --secret-file | --socket | --sysctl)
+	--device | --discover | --import-open-iscsi | --libxo | --secret-file | --socket | --sysctl)
 		if [[ $cur != -* ]]; then _iscsictl_value "$last" ''; fi
 		if [[ $last != --sysctl && $last != --import-open-iscsi || ${#COMPREPLY[@]} -gt 0 ]]; then return; fi
 		;;
@@ -125,14 +126,14 @@ _iscsictl() {
 	case $action in
 	-A*) options='-a -c -d -e -n -p -r -s -t -u -w --secret-file' ;;
 	-M*) options='-c -e -i -n -p -s -t -u --secret-file' ;;
-	-R*) options='-a -c -n -p -t --force' ;;
+	-R*) options='-a -c -n -p -t --device --force' ;;
 	-L*) options='-v -w --libxo=' ;;
 	--discover) options='-r -s -u --secret-file --libxo=' ;;
 	--rescan) options=-i ;;
 	--sysctl) options='--sysctl --libxo=' ;;
 	--import-open-iscsi) options= ;;
 	*)
-		options='-A -M -R -L -a -c -d -e -i -n -p -r -s -t -u -v -w --discover --force --help --import-open-iscsi
+		options='-A -M -R -L -a -c -d -e -i -n -p -r -s -t -u -v -w --device --discover --force --help --import-open-iscsi
 			--libxo= --rescan --secret-file --sysctl --version'
 		;;
 	esac

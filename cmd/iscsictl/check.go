@@ -26,11 +26,11 @@ func (o *options) check() error {
 	case actDiscover:
 		return o.checkDiscover()
 	case actRescan:
-		return o.foreign("a", "d", "e", "n", "p", "r", "t", "u", "s", optSecretFile, "v", "w", optForce)
+		return o.foreign("a", "d", "e", "n", "p", "r", "t", "u", "s", optSecretFile, "v", "w", optForce, optDevice)
 	case actSysctl, actImport:
-		return o.foreign("a", "d", "e", "i", "n", "p", "r", "t", "u", "s", optSecretFile, "v", "w", optForce)
+		return o.foreign("a", "d", "e", "i", "n", "p", "r", "t", "u", "s", optSecretFile, "v", "w", optForce, optDevice)
 	}
-	return o.foreign("d", "i", "n", "p", "r", "t", "u", "s", optSecretFile, optForce)
+	return o.foreign("d", "i", "n", "p", "r", "t", "u", "s", optSecretFile, optForce, optDevice)
 }
 
 func (o *options) checkAdd() error {
@@ -40,7 +40,7 @@ func (o *options) checkAdd() error {
 	if err := o.checkSecret(); err != nil {
 		return err
 	}
-	return o.foreign("i", "v", optForce)
+	return o.foreign("i", "v", optForce, optDevice)
 }
 
 func (o *options) checkWhatToAdd() error {
@@ -89,12 +89,14 @@ func (o *options) checkModify() error {
 	if o.secret != nil && o.secretFile != nil {
 		return errors.New("-s and --secret-file are mutually exclusive")
 	}
-	return o.foreign("a", "d", "r", "v", "w", optForce)
+	return o.foreign("a", "d", "r", "v", "w", optForce, optDevice)
 }
 
 func (o *options) checkRemove() error {
 	var err error
 	switch {
+	case o.device != nil:
+		err = o.exclusive(optDevice, "a", "n", "p", "t")
 	case o.all:
 		err = o.exclusive("a", "p", "t", "n")
 	case o.nickname != nil:
@@ -113,7 +115,7 @@ func (o *options) checkDiscover() error {
 	if err := o.checkSecret(); err != nil {
 		return err
 	}
-	return o.foreign("a", "d", "e", "i", "n", "p", "t", "v", "w", optForce)
+	return o.foreign("a", "d", "e", "i", "n", "p", "t", "v", "w", optForce, optDevice)
 }
 
 // exclusive refuses the first of others that was given.

@@ -23,6 +23,7 @@ const (
 	optSysctl     = "sysctl"
 	optImport     = "import-open-iscsi"
 	optForce      = "force"
+	optDevice     = "device"
 	optSocket     = "socket"
 	optVersion    = "version"
 	optHelp       = "help"
@@ -55,6 +56,7 @@ func flags() []cli.Flag {
 		&cli.StringSliceFlag{Name: optSysctl},
 		&cli.StringFlag{Name: optImport},
 		&cli.BoolFlag{Name: optForce},
+		&cli.StringFlag{Name: optDevice},
 		&cli.StringFlag{Name: optSocket, Value: control.DefaultSocket},
 		&cli.BoolFlag{Name: optVersion},
 		&cli.BoolFlag{Name: optHelp},
@@ -87,6 +89,7 @@ type options struct {
 	discoveryHost, discover        string
 	importDir                      string // "": the usual ones
 	nickname, portal, target, user *string
+	device                         *string
 	secret, secretFile             *string
 	enable                         *bool
 	session                        *uint32
@@ -168,6 +171,7 @@ func read(ctx *cli.Context) *options {
 		return &value
 	}
 	o.nickname, o.portal, o.target = text("n"), text("p"), text("t")
+	o.device = text(optDevice)
 	o.user, o.secret, o.secretFile = text("u"), text("s"), text(optSecretFile)
 	// The values were checked when they were met.
 	if o.given["e"] {

@@ -139,6 +139,8 @@ func (c *command) modify(o *options) error {
 func (c *command) remove(o *options) error {
 	which := control.Selection{All: o.all, Force: o.force}
 	switch {
+	case o.device != nil:
+		which.Device = *o.device
 	case o.nickname != nil:
 		entry, err := c.entry(o)
 		if err != nil {

@@ -43,6 +43,8 @@ Beyond FreeBSD's:
                            print entries for iscsi.conf(5) from the records of
                            open-iscsi in DIR (default /etc/iscsi and /var/lib/iscsi)
   --force                  with -R: also where a disk is in use
+  --device NAME            with -R: a device that an iscsid which died has left, and
+                           that is of no session, as iscsid's log tells
   --socket PATH            iscsid's control socket (default /run/iscsid/control.sock)
   --libxo=FORMAT           text, json, xml or html, and ",pretty"
   --version, --help

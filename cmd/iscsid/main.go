@@ -114,6 +114,7 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 	cancel()
 	listener.Close()
 	if keep { // all is in the state, and the next daemon goes on
+		d.Leave()
 		return err
 	}
 	stop, ended := context.WithTimeout(context.Background(), stopTimeout)
