@@ -95,6 +95,14 @@ selected() {
 	done
 }
 
+# What comes from the network is fetched before the first run.
+for run in $runs; do
+	options=()
+	if [ "${run#*/}" = siw ]; then options+=(--siw); fi
+	test/vm/prep.sh --kernel "${run%/*}" ${options[@]+"${options[@]}"} >/dev/null ||
+		cannot "the kernel or the packages of the guest for $run could not be fetched (or, for siw, built)"
+done
+
 failed=
 for run in $runs; do
 	mapfile -t cases < <(selected "$run" "$@")

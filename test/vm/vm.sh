@@ -103,18 +103,42 @@ kvm) accel=(-accel kvm -cpu host) ;;
 *) accel=(-accel tcg,thread=multi,tb-size=512 -cpu max) ;;
 esac
 
-# The virtio console is for the command's output alone.
-begin=$(date +%s.%N)
-timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" \
-	-M q35,smbus=off,sata=off,usb=off,vmport=off -vga none -smp "$smp" -m "$mem" \
-	-nodefaults -no-user-config -no-reboot -display none -nic none \
-	-kernel "$dir/boot/vmlinuz-$release" -initrd "$dir/initrd.img" \
-	-append "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off tsc=reliable nowatchdog \
+# launch starts the guest in the background. The virtio console is for the
+# command's output alone.
+launch() {
+	timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" \
+		-M q35,smbus=off,sata=off,usb=off,vmport=off -vga none -smp "$smp" -m "$mem" \
+		-nodefaults -no-user-config -no-reboot -display none -nic none \
+		-kernel "$dir/boot/vmlinuz-$release" -initrd "$dir/initrd.img" \
+		-append "console=ttyS0 quiet loglevel=4 oops=panic panic=-1 mitigations=off tsc=reliable nowatchdog \
 random.trust_cpu=on audit=0 selinux=0 apparmor=0 rcupdate.rcu_expedited=1 no_timer_check" \
-	-chardev file,id=kernel,path="$run/console.log" -serial chardev:kernel \
-	-chardev stdio,id=out,signal=off -device virtio-serial-pci -device virtconsole,chardev=out \
-	-device virtio-rng-pci "${shares[@]}" </dev/null &
-qemu=$!
+		-chardev file,id=kernel,path="$run/console.log" -serial chardev:kernel \
+		-chardev stdio,id=out,signal=off -device virtio-serial-pci -device virtconsole,chardev=out \
+		-device virtio-rng-pci "${shares[@]}" </dev/null &
+	qemu=$!
+}
+
+# up waits until the guest has got to the command, or has ended before. An
+# emulated processor on a busy host can lose a timer while the kernel boots, and
+# then nothing happens any more.
+up() {
+	local i
+	for ((i = 0; i < 180; i++)); do
+		if [ -s "$run/times" ] || ! kill -0 $qemu 2>/dev/null; then return 0; fi
+		sleep 1
+	done
+	return 1
+}
+
+begin=$(date +%s.%N)
+launch
+for again in 1 2; do
+	if up; then break; fi
+	echo "vm.sh: the guest does not come up; another attempt ($again)" >&2
+	kill $qemu
+	wait $qemu
+	launch
+done
 wait $qemu
 status=$?
 qemu=

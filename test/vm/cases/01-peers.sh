@@ -13,11 +13,11 @@ inquire() { wait_for 60 timeout 20 iscsi-inq -i $initiator "$1"; }
 
 lio_init
 disk=$(lio_ram peers 16)
-lio_target iqn.2026-11.example:lio "$disk"
-lio_portal iqn.2026-11.example:lio "$RD_ADDR:3260" iser
+lio_target iqn.2026-11.example:peers "$disk"
+lio_portal iqn.2026-11.example:peers "$RD_ADDR:3260" iser
 trap lio_clear EXIT
-inquire "iser://$RD_ADDR:3260/iqn.2026-11.example:lio/0"
-if timeout 20 iscsi-inq -i $initiator "iscsi://$RD_ADDR:3260/iqn.2026-11.example:lio/0"; then
+inquire "iser://$RD_ADDR:3260/iqn.2026-11.example:peers/0"
+if timeout 20 iscsi-inq -i $initiator "iscsi://$RD_ADDR:3260/iqn.2026-11.example:peers/0"; then
 	fail "LIO's iSER portal serves TCP"
 fi
 lio_clear

@@ -159,12 +159,25 @@ lio_portal() {
 # lio_idle reports whether nobody is logged in.
 lio_idle() { ! cat $LIO/iscsi/*/tpgt_*/dynamic_sessions 2>/dev/null | tr -d '\0' | grep -q .; }
 
+# lio_remove IQN takes a target away, and leaves its disks.
+lio_remove() {
+	local tpg=$LIO/iscsi/$1/tpgt_1
+	echo 0 >"$tpg/enable" &&
+		rmdir "$tpg"/np/* &&
+		rm "$tpg"/lun/lun_*/disk* && rmdir "$tpg"/lun/lun_* "$tpg" "$LIO/iscsi/$1"
+}
+
 # lio_clear takes every target and every disk away. Who has gone a moment ago is
 # waited for: disabling a portal group in the middle of a session's end can hang
-# in the kernel for good.
+# in the kernel for good, and LIO gives somebody who has vanished during a login 15
+# seconds.
 lio_clear() {
 	local x
-	wait_for 10 lio_idle || true
+	if ! wait_for 60 lio_idle; then
+		echo "LIO does not end a session; its targets are left as they are" >&2
+		return
+	fi
+	echo 0 2>/dev/null >$LIO/iscsi/discovery_auth/enforce_discovery_auth || true
 	for x in $LIO/iscsi/*/tpgt_*; do if [ -d "$x" ]; then echo 0 >"$x/enable" || true; fi; done
 	for x in $LIO/iscsi/*/tpgt_*/np/*; do if [ -d "$x" ]; then rmdir "$x" || true; fi; done
 	for x in $LIO/iscsi/*/tpgt_*/lun/lun_*/disk; do if [ -L "$x" ]; then rm "$x" || true; fi; done
