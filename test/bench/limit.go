@@ -116,7 +116,7 @@ func askFor(c net.Conn, block, depth int, length time.Duration) (requests int, e
 	}
 	size := iscsi.BHSLen + block
 	start := time.Now()
-	for have, due := 0, depth; elapsed < length; elapsed = time.Since(start) {
+	for have, due := 0, depth; elapsed < length || requests == 0; elapsed = time.Since(start) {
 		if due > 0 {
 			if _, err := c.Write(out[:due*iscsi.BHSLen]); err != nil {
 				return 0, 0, err

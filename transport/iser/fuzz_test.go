@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"iscsictl/arena"
 	"iscsictl/iscsi"
+	"iscsictl/transport"
 	"iscsictl/transport/rdma"
 )
 
@@ -32,13 +34,16 @@ func FuzzReceived(f *testing.F) {
 	f.Add(add(&iscsi.DataIn{InitiatorTaskTag: 2, DataSegmentLength: 4}, []byte("data"), 0))
 	f.Add(add(&iscsi.R2T{InitiatorTaskTag: 1, DesiredLength: 512}, nil, 0))
 	f.Add(add(&iscsi.SCSIResponse{InitiatorTaskTag: 2}, nil, 3))
+	a, err := arena.New(1 << 20)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		s := newStand(t, 8)
-		defer s.arena.Close()
-		s.command(1, 100_000, 0)
-		s.command(2, 0, 64<<10)
-		s.command(3, 512, 0)
-		s.command(4, 0, 0)
+		s := newStandOn(t, a, 8)
+		for _, task := range []*transport.Task{s.command(1, 100_000, 0), s.command(2, 0, 64<<10), s.command(3, 512, 0), s.command(4, 0, 0)} {
+			defer task.In.Free()
+			defer task.Out.Free()
+		}
 		lengths := map[uint32]int{1: 0, 2: 64 << 10} // of memory to read into
 		for len(in) >= 3 {
 			n := min(int(binary.BigEndian.Uint16(in)), len(in)-3, slotSize)

@@ -116,6 +116,13 @@ func newStand(t *testing.T, tasks int) *stand {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { a.Close() })
+	return newStandOn(t, a, tasks)
+}
+
+// newStandOn is newStand with the memory of others.
+func newStandOn(t *testing.T, a *arena.Arena, tasks int) *stand {
+	t.Helper()
 	commands := min(tasks, outstandingMax)
 	s := &stand{t: t, arena: a, card: &card{t: t, granted: map[rdma.Key]grant{}}}
 	for range commands + spareSlots {

@@ -143,6 +143,7 @@ func FuzzSegment(f *testing.F) {
 	for _, c := range segments {
 		f.Add(unhex(f, c.bytes...))
 	}
+	f.Add([]byte("\xb1A0000000000000000000000000000000000000000")) // a Read Request that is tagged
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < 1 || len(b) < segmentHeaderLen(b[0]) || len(b) > ulpduMax {
 			return
@@ -157,7 +158,7 @@ func FuzzSegment(f *testing.F) {
 		if again := parseSegment(s.append(nil), len(b)); again != s {
 			t.Errorf("%+v becomes %+v", s, again)
 		}
-		if s.op == opReadRequest && s.payload >= readReqLen {
+		if s.op == opReadRequest && !s.tagged && s.payload >= readReqLen {
 			q := parseReadRequest(b[untaggedLen:])
 			if again := q.append(nil); !bytes.Equal(again, b[untaggedLen:untaggedLen+readReqLen]) {
 				t.Errorf("%+v is encoded as %x", q, again)
