@@ -69,7 +69,9 @@ func (v *devices) make(ctx context.Context, d *disk.Disk, name device.Name) (dev
 			errs = append(errs, err)
 			continue
 		}
+		end := v.begin(d, name)
 		dev, err := b.Attach(ctx, d, name)
+		end(err == nil)
 		if err == nil {
 			return dev, b.Name(), nil
 		}

@@ -85,8 +85,11 @@ func TestChoiceAsked(t *testing.T) {
 	if n := w.session(asks).Notes; len(n) != 0 || w.backend(asks, 0) != "loop" {
 		t.Errorf("notes %q, kind %s", n, w.backend(asks, 0))
 	}
+	if _, err := w.d.Remove(control.Selection{ID: not}); err != nil {
+		t.Fatal(err)
+	}
 	c := w.conf(nameB)
-	c.TargetAddress, c.Device = strings.Replace(w.portal, "127.0.0.1", "localhost", 1), "nbd"
+	c.Device = "nbd"
 	none := w.add(c)
 	w.until("a note", func() bool {
 		n := w.session(none).Notes

@@ -18,12 +18,14 @@ import (
 	"iscsictl/conf"
 	"iscsictl/control"
 	"iscsictl/device"
+	"iscsictl/device/names"
 	"iscsictl/device/users"
 )
 
 // Config is what a daemon is made of.
 type Config struct {
 	Version        string
+	DevDir         string           // /dev: links to block devices are made below it
 	RunDir         string           // /run/iscsid: what is ours while we run is below it
 	StateDir       string           // /var/lib/iscsid: what must outlive us
 	Pinned         map[string]bool  // tunables of the command line, which win over saved ones
@@ -41,7 +43,9 @@ type Daemon struct {
 	cfg      Config
 	attempts chan struct{} // nil: no limit
 	choice   choice
+	units    units
 	links    links
+	names    names.Keeper
 	keeper   keeper
 	usersOf  func(device string) []device.User
 	ctx      context.Context // ended by Stop
@@ -70,6 +74,7 @@ func New(cfg Config) *Daemon {
 	if cfg.MaxAttempts > 0 {
 		d.attempts = make(chan struct{}, cfg.MaxAttempts)
 	}
+	d.initNames()
 	return d
 }
 
@@ -81,6 +86,8 @@ func (d *Daemon) Clean() {
 		}
 	}
 	d.links.clean()
+	d.cleanNames()
+	go d.watchNames()
 }
 
 // Version implements control.Handler.
@@ -189,6 +196,7 @@ func (d *Daemon) Remove(s control.Selection) ([]uint32, error) {
 		return nil, control.Errorf(syscall.ESRCH, "no session matches")
 	}
 	var removed []uint32
+	var going []*entry
 	var refused []string
 	for _, e := range matching {
 		if err := e.reserve(); err != nil {
@@ -200,11 +208,14 @@ func (d *Daemon) Remove(s control.Selection) ([]uint32, error) {
 		}
 		if d.forget(e) {
 			removed = append(removed, e.id)
-			go func() {
-				defer d.leaving.Done()
-				e.close(false)
-			}()
+			going = append(going, e)
 		}
+	}
+	for _, e := range going {
+		go func() {
+			defer d.leaving.Done()
+			e.close(false)
+		}()
 	}
 	d.save()
 	if len(refused) > 0 {
@@ -222,6 +233,7 @@ func (d *Daemon) forget(e *entry) bool {
 		return false
 	}
 	delete(d.entries, e.id)
+	e.devs.shut()
 	d.leaving.Add(1)
 	return true
 }
@@ -316,6 +328,7 @@ func (d *Daemon) SetTunable(name, value string) error {
 // of ctx. What is in use then is left as a crash would leave it; where the host
 // goes down, and nobody comes to take it up, it is written and taken away.
 func (d *Daemon) Stop(ctx context.Context) {
+	d.units.stop()
 	d.mu.Lock()
 	d.stopping = true
 	d.mu.Unlock()

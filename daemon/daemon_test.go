@@ -19,6 +19,7 @@ import (
 	"iscsictl/conf"
 	"iscsictl/control"
 	"iscsictl/device"
+	"iscsictl/device/names"
 	"iscsictl/target"
 )
 
@@ -150,7 +151,7 @@ func newWorld(t *testing.T, change func(*target.Config)) *world {
 	go srv.Serve(l)
 	w := &world{t: t, host: &direct{devices: map[string]*directDevice{}}, target: srv, portal: l.Addr().String(), tun: conf.NewTunables()}
 	h := &LogHandler{Debug: func() bool { return true }, Write: w.log.write}
-	w.d = New(Config{Version: "test", RunDir: t.TempDir(), Backends: []device.Backend{w.host}, Tunables: w.tun, Log: slog.New(h)})
+	w.d = New(Config{Version: "test", RunDir: t.TempDir(), DevDir: t.TempDir(), Backends: []device.Backend{w.host}, Tunables: w.tun, Log: slog.New(h)})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -517,7 +518,7 @@ func TestEscape(t *testing.T) {
 		"a b\n\x00é":                `a\x20b\x0a\x00\xc3\xa9`,
 		`\`:                         `\x5c`,
 	} {
-		if got := escape(name); got != want {
+		if got := names.Escape(name); got != want {
 			t.Errorf("escape(%q) is %q, want %q", name, got, want)
 		}
 	}

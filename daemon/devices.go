@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"iscsictl/control"
 	"iscsictl/device"
+	"iscsictl/device/names"
 	"iscsictl/disk"
 )
 
@@ -27,6 +29,9 @@ const (
 type devices struct {
 	e *entry
 
+	attaching names.Disk // the disk for which a device is made; the job's
+	announced string     // what that will be called, once it is known
+
 	mu     sync.Mutex
 	idle   sync.Cond
 	jobs   []func()
@@ -34,6 +39,7 @@ type devices struct {
 	closed bool // no disk is shown any more
 	shown  []*shown
 	failed map[uint64]failure // by LUN: what has no device
+	paths  map[string]path    // by unit: disks that another session has
 	// expected are devices that an earlier daemon has left, whose disks were
 	// not found yet.
 	expected []savedDevice
@@ -49,6 +55,7 @@ type shown struct {
 	trouble  string // what the host could not be told
 	linkedAs string // target name of the link
 	closed   bool   // the disk takes no requests any more
+	unit     string // what is released with it, or ""
 }
 
 // failure is a disk that has no device.
@@ -60,8 +67,8 @@ type failure struct {
 func (v *devices) init(e *entry) {
 	v.e = e
 	v.idle.L = &v.mu
-	v.failed = map[uint64]failure{}
 	v.lacks = map[uint64]bool{}
+	v.failed, v.paths = map[uint64]failure{}, map[string]path{}
 }
 
 // do has a job done after those before it.
@@ -134,6 +141,7 @@ func (v *devices) DiskRemoved(d *disk.Disk) {
 			delete(v.failed, d.LUN())
 		}
 		v.mu.Unlock()
+		v.leave(d)
 		if s := v.take(func(s *shown) bool { return s.disk == d }); s != nil {
 			v.detach(s)
 		}
@@ -149,25 +157,40 @@ func (v *devices) Scanned() {
 	})
 }
 
-// attach shows a disk: by the device that it had when an earlier daemon died,
-// or by the first back-end that can.
+// attach shows a disk, unless another session has it: by the device that it had
+// when an earlier daemon died, or by the first back-end that can.
 func (v *devices) attach(d *disk.Disk) {
-	e := v.e
-	name := device.Name{Session: e.id, LUN: d.LUN(), Target: e.target().TargetName, Serial: d.Serial()}
-	ctx, cancel := context.WithTimeout(e.d.ctx, attachTimeout)
+	name := device.Name{Session: v.e.id, LUN: d.LUN(), Target: v.e.target().TargetName, Serial: d.Serial()}
+	unit := unitOf(d, name.Target)
+	p := path{v, d, name}
+	other, held := v.e.d.units.claim(unit, p)
+	switch {
+	case other != nil:
+		v.asPath(unit, p, other)
+		return
+	case !held && !v.expects(name.LUN, unit):
+		unit = "" // another LUN of this session holds it
+	}
+	v.attachAs(d, name, unit)
+}
+
+// attachAs shows a disk whose unit is held, or has none.
+func (v *devices) attachAs(d *disk.Disk, name device.Name, unit string) {
+	ctx, cancel := context.WithTimeout(v.e.d.ctx, attachTimeout)
 	defer cancel()
-	e.reserveMemory()
-	if v.takeBack(ctx, d, name) {
+	v.e.reserveMemory()
+	if v.takeBack(ctx, d, name, unit) {
 		return
 	}
 	dev, backend, err := v.make(ctx, d, name)
 	if err != nil {
 		v.fail(d, err)
+		v.e.d.units.release(unit, v)
 		return
 	}
-	v.show(&shown{disk: d, name: name, dev: dev, backend: backend, linkedAs: name.Target})
+	v.show(&shown{disk: d, name: name, dev: dev, backend: backend, linkedAs: name.Target, unit: unit})
 	g := d.Geometry()
-	e.log.Info(fmt.Sprintf("LUN %d is %s, %d bytes in blocks of %d", name.LUN, dev.Path(), g.Size, g.LogicalBlock))
+	v.e.log.Info(fmt.Sprintf("LUN %d is %s, %d bytes in blocks of %d", name.LUN, dev.Path(), g.Size, g.LogicalBlock))
 }
 
 // show takes a device into the list.
@@ -177,7 +200,7 @@ func (v *devices) show(s *shown) {
 	slices.SortFunc(v.shown, func(a, b *shown) int { return cmp.Compare(a.name.LUN, b.name.LUN) })
 	delete(v.failed, s.name.LUN)
 	v.mu.Unlock()
-	v.e.d.links.set(s.linkedAs, s.name.LUN, nodePath(s.dev))
+	v.link(s)
 	v.e.d.save()
 }
 
@@ -209,15 +232,18 @@ func (v *devices) retry() {
 // remake has all disks shown anew, by what the session asks for now.
 func (v *devices) remake() {
 	v.do(func() {
-		var disks []*disk.Disk
+		var gone []shown
 		for s := v.take(every); s != nil; s = v.take(every) {
-			disks = append(disks, s.disk)
+			gone = append(gone, *s)
+			s.unit = "" // stays ours
 			v.detach(s)
 		}
-		for _, d := range disks {
-			if !v.isClosed() {
-				v.attach(d)
+		for _, s := range gone {
+			if v.isClosed() {
+				v.e.d.units.release(s.unit, v)
+				continue
 			}
+			v.attachAs(s.disk, s.name, s.unit)
 		}
 	})
 	v.retry()
@@ -268,8 +294,13 @@ func (v *devices) take(match func(*shown) bool) *shown {
 }
 
 func (v *devices) detach(s *shown) {
-	v.e.d.links.drop(s.linkedAs, s.name.LUN, nodePath(s.dev))
-	if err := s.dev.Detach(); err != nil {
+	defer v.e.d.units.release(s.unit, v)
+	v.unlink(s)
+	err := s.dev.Detach()
+	if b := block(s.dev.Path()); b != "" {
+		v.e.d.names.Gone(b)
+	}
+	if err != nil {
 		v.e.log.Error(fmt.Sprintf("LUN %d (%s): %v", s.name.LUN, s.dev.Path(), err))
 		return
 	}
@@ -303,6 +334,7 @@ func (f flushed) Complete([]*device.Request) { f <- struct{}{} }
 // requests any more.
 func (v *devices) clear(closed bool) {
 	v.do(func() {
+		v.leave(nil)
 		for s := v.take(every); s != nil; s = v.take(every) {
 			s.closed = closed
 			v.detach(s)
@@ -319,12 +351,17 @@ func (v *devices) isClosed() bool {
 	return v.closed
 }
 
-// close detaches all and returns when that is done. A disk that is found while
-// the session ends is not shown any more.
-func (v *devices) close() {
+// shut has no disk be shown any more.
+func (v *devices) shut() {
 	v.mu.Lock()
 	v.closed = true
 	v.mu.Unlock()
+}
+
+// close detaches all and returns when that is done. A disk that is found while
+// the session ends is not shown any more.
+func (v *devices) close() {
+	v.shut()
 	v.clear(false)
 	v.wait()
 }
@@ -377,6 +414,30 @@ func list(users []device.User) string {
 
 // list returns what a client is shown.
 func (v *devices) list() []control.Device {
+	list := append(v.own(), v.others()...)
+	slices.SortFunc(list, func(a, b control.Device) int { return cmp.Compare(a.LUN, b.LUN) })
+	return list
+}
+
+// others are the paths to disks of other sessions.
+func (v *devices) others() (list []control.Device) {
+	v.mu.Lock()
+	paths := maps.Clone(v.paths)
+	v.mu.Unlock()
+	for key, p := range paths {
+		of := v.e.d.units.holder(key)
+		if of == nil || of == v {
+			continue // becomes one of ours
+		}
+		if name, backend := of.deviceOf(key); name != "" {
+			list = append(list, control.Device{LUN: p.name.LUN, Name: name, Backend: backend, PathOf: of.e.id})
+		}
+	}
+	return list
+}
+
+// own are the devices of this session.
+func (v *devices) own() []control.Device {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	list := make([]control.Device, 0, len(v.shown))

@@ -118,7 +118,9 @@ func (e *entry) reconfigure(c conf.Session) {
 	e.conn.Reconfigure(c)
 	if !same {
 		e.renew(errors.New("the session's target has changed"))
+		return
 	}
+	e.devs.rename()
 }
 
 // renew fails all requests, takes the devices away and begins with a new set.

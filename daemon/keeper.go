@@ -182,6 +182,11 @@ func (d *Daemon) Restore() error {
 	for _, saved := range st.Sessions {
 		d.restore(saved)
 	}
+	// Only now, as the first to find a disk would make it its own.
+	for _, e := range d.all() {
+		e.log.Info(fmt.Sprintf("taking up session %d again", e.id))
+		e.start()
+	}
 	return nil
 }
 
@@ -199,7 +204,7 @@ func (d *Daemon) restoreTunables(saved map[string]string) {
 	}
 }
 
-// restore takes up a session.
+// restore takes up a session, which is to be started.
 func (d *Daemon) restore(saved savedSession) {
 	e, err := (*entry)(nil), saved.Config.Validate()
 	if err == nil {
@@ -213,6 +218,4 @@ func (d *Daemon) restore(saved savedSession) {
 		e.devs.expect(saved.Devices)
 	}
 	d.entries[e.id] = e
-	e.log.Info(fmt.Sprintf("taking up session %d again", e.id))
-	e.start()
 }

@@ -4,33 +4,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"iscsictl/device/names"
 )
 
-// links are stable names of devices: by-target/TARGET/lunN below the run
-// directory, a symbolic link to what the host sees. Nothing depends on them: a
+// links are stable names of devices, sockets among them: by-target/TARGET/lunN
+// below the run directory, a symbolic link to what the host sees. (Block devices
+// have names below /dev as well: package names.) Nothing depends on them: a
 // failure to make one is passed over.
 type links struct{ dir string }
 
-// escape makes a name from outside fit for a path, as udev does: what is not in
-// its list of characters becomes \xNN.
-func escape(name string) string {
-	var b strings.Builder
-	for i := range len(name) {
-		c := name[i]
-		switch {
-		case c >= '0' && c <= '9', c >= 'A' && c <= 'Z', c >= 'a' && c <= 'z',
-			strings.IndexByte("#+-:=@_", c) >= 0, c == '.' && i > 0:
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(&b, `\x%02x`, c)
-		}
-	}
-	return b.String()
-}
-
 func (l links) path(target string, lun uint64) string {
-	return filepath.Join(l.dir, escape(target), fmt.Sprintf("lun%d", lun))
+	return filepath.Join(l.dir, names.Escape(target), fmt.Sprintf("lun%d", lun))
 }
 
 // set makes the link to a device. A link of another session to the same

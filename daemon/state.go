@@ -40,6 +40,7 @@ type savedDevice struct {
 	Path    string `json:"path"`
 	// Identity is the disk's, so that a device is given back to no other.
 	Identity string `json:"identity"`
+	Unit     string `json:"unit,omitempty"` // what its logical unit is known by
 }
 
 const (

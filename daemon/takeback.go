@@ -22,7 +22,7 @@ func (v *devices) saved() []savedDevice {
 	list := slices.Clone(v.expected)
 	for _, s := range v.shown {
 		if s.dev.Outlives() {
-			list = append(list, savedDevice{LUN: s.name.LUN, Backend: s.backend, Path: s.dev.Path(), Identity: s.disk.Identity()})
+			list = append(list, savedDevice{LUN: s.name.LUN, Backend: s.backend, Path: s.dev.Path(), Identity: s.disk.Identity(), Unit: s.unit})
 		}
 	}
 	return list
@@ -41,12 +41,25 @@ func (v *devices) outlive() bool {
 	return len(v.shown)+len(v.expected) > 0
 }
 
-// expect names the devices that an earlier daemon has left for our disks.
-func (v *devices) expect(list []savedDevice) { v.expected = list }
+// expect names the devices that an earlier daemon has left for our disks: no
+// other session is to make disks of these.
+func (v *devices) expect(list []savedDevice) {
+	v.expected = list
+	for _, left := range list {
+		v.e.d.units.claim(left.Unit, path{v: v})
+	}
+}
+
+// expects reports whether a LUN's device is to be taken back, as that unit.
+func (v *devices) expects(lun uint64, unit string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.ContainsFunc(v.expected, func(s savedDevice) bool { return s.LUN == lun && s.Unit == unit })
+}
 
 // takeBack gives a disk the device that it had. It reports false where there is
 // none: then the disk gets a new one.
-func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name) bool {
+func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name, unit string) bool {
 	v.mu.Lock()
 	i := slices.IndexFunc(v.expected, func(s savedDevice) bool { return s.LUN == name.LUN })
 	if i < 0 {
@@ -60,6 +73,9 @@ func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name) 
 		v.expected = slices.DeleteFunc(v.expected, func(s savedDevice) bool { return s == left })
 		delete(v.lacks, left.LUN)
 		v.mu.Unlock()
+		if left.Unit != unit {
+			v.e.d.units.release(left.Unit, v)
+		}
 	}
 	r := v.e.d.recoverer(left.Backend)
 	if r == nil || !slices.Contains(r.Waiting(), left.Path) {
@@ -70,7 +86,7 @@ func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name) 
 	if left.Identity != d.Identity() {
 		v.e.log.Error(fmt.Sprintf("LUN %d was %s and is another disk now; what waits for the old one fails", left.LUN, left.Path))
 		forget()
-		if err := r.Discard(left.Path); err != nil {
+		if err := v.e.d.takeAway(r, left.Path); err != nil {
 			v.e.log.Error(err.Error())
 		}
 		return false
@@ -81,7 +97,7 @@ func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name) 
 		return true
 	}
 	forget()
-	v.show(&shown{disk: d, name: name, dev: dev, backend: left.Backend, linkedAs: name.Target})
+	v.show(&shown{disk: d, name: name, dev: dev, backend: left.Backend, linkedAs: name.Target, unit: unit})
 	v.e.log.Info(fmt.Sprintf("LUN %d is %s again", left.LUN, left.Path))
 	v.update(d, d.Geometry())
 	return true
@@ -112,8 +128,9 @@ func (v *devices) discard() {
 	v.expected = nil
 	v.mu.Unlock()
 	for _, left := range list {
+		v.e.d.units.release(left.Unit, v)
 		if r := v.e.d.recoverer(left.Backend); r != nil {
-			if err := r.Discard(left.Path); err != nil {
+			if err := v.e.d.takeAway(r, left.Path); err != nil {
 				v.e.log.Error(fmt.Sprintf("LUN %d (%s): %v", left.LUN, left.Path, err))
 				continue
 			}
@@ -123,6 +140,14 @@ func (v *devices) discard() {
 	if len(list) > 0 {
 		v.e.d.save()
 	}
+}
+
+// takeAway takes away a device that waits, with its names.
+func (d *Daemon) takeAway(r device.Recoverer, path string) error {
+	d.names.Drop(path)
+	err := r.Discard(path)
+	d.names.Gone(path)
+	return err
 }
 
 // recoverer returns the back-end of that name, if its devices can be taken back.
@@ -186,7 +211,7 @@ func (d *Daemon) discard(path string) error {
 		if !ok || !slices.Contains(r.Waiting(), path) {
 			continue
 		}
-		if err := r.Discard(path); err != nil {
+		if err := d.takeAway(r, path); err != nil {
 			return err
 		}
 		d.cfg.Log.Info(fmt.Sprintf("%s, which was of no session, is taken away", path))

@@ -130,6 +130,15 @@ type Recoverer interface {
 	Waiting() []string
 }
 
+// Announcer is a Backend that knows what a device will be called before the
+// host sees it.
+type Announcer interface {
+	Backend
+	// Announce has f told of each such name, as Device.Path will return it,
+	// from within Attach.
+	Announce(f func(name Name, path string))
+}
+
 // Device is a disk that the host sees.
 type Device interface {
 	// Path is what the listing shows: "loop0" for /dev/loop0, else a full path.

@@ -116,6 +116,28 @@ func (d *Disk) Identity() string {
 	return d.id.name.String()
 }
 
+// IsUnique reports whether Identity is made to be that of no other disk in the
+// world.
+func (d *Disk) IsUnique() bool { return d.id.hasName && d.id.name.Unique() }
+
+// Names are what a disk is called by the host.
+type Names struct {
+	scsi.HostID
+	PathLUN                               string // the LUN in names of paths
+	Vendor, Product, Revision, UnitSerial string
+}
+
+// Names returns what the host calls the disk.
+func (d *Disk) Names() Names {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	q := d.facts.inquiry
+	return Names{
+		HostID: scsi.NewHostID(q, d.facts.names, d.facts.serial), PathLUN: d.lun.Path(),
+		Vendor: scsi.HostName(q.Vendor), Product: scsi.HostName(q.Product), Revision: scsi.HostName(q.Revision), UnitSerial: scsi.HostName(d.facts.serial),
+	}
+}
+
 // Model returns the vendor and the product.
 func (d *Disk) Model() string { return fmt.Sprintf("%s %s", d.id.vendor, d.id.product) }
 

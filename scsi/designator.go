@@ -124,6 +124,21 @@ func BestDesignator(list []Designator) (Designator, bool) {
 	return best, best.rank() > 0
 }
 
+// Unique reports whether the designator is made to be that of one logical unit in
+// the world: an IEEE name of it, with a company in it. (tgt's have none, and are
+// the same on each host.)
+func (d Designator) Unique() bool {
+	switch d.rank() {
+	case 6: // EUI-64
+		return len(d.Value) >= 8 && !allZero(d.Value[:3])
+	case 7: // NAA 2: the company comes after 12 bits
+		return d.Value[2]|d.Value[3]|d.Value[4] != 0
+	case 8, 9: // NAA 5, 6: after 4
+		return d.Value[0]&0x0f|d.Value[1]|d.Value[2]|d.Value[3]&0xf0 != 0
+	}
+	return false
+}
+
 // Equal reports whether two designators are the same name.
 func (d Designator) Equal(e Designator) bool {
 	return d.Type == e.Type && d.Association == e.Association && slices.Equal(d.Value, e.Value)

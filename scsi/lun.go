@@ -50,6 +50,16 @@ func (l LUN) Number() uint64 {
 	return uint64(l)
 }
 
+// Path returns the number that Linux has in names such as those below
+// /dev/disk/by-path: up to 255 as it is, else the first half of the LUN.
+func (l LUN) Path() string {
+	first, second := uint64(l)>>firstLevel, uint64(l)>>32&0xffff
+	if second == 0 && first <= maxPeripheral {
+		return strconv.FormatUint(first, 10)
+	}
+	return fmt.Sprintf("0x%04x%04x00000000", first, second)
+}
+
 // WellKnown reports whether this is a well-known logical unit, such as that of
 // REPORT LUNS (SAM-5 §4.7.7.5.4).
 func (l LUN) WellKnown() bool { return byte(l>>56) == 0xc1 }

@@ -84,7 +84,7 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 		return err
 	}
 	d := daemon.New(daemon.Config{
-		Version: version, RunDir: o.runDir, StateDir: o.stateDir, Pinned: o.pinned, Discard: o.discard,
+		Version: version, DevDir: "/dev", RunDir: o.runDir, StateDir: o.stateDir, Pinned: o.pinned, Discard: o.discard,
 		Backends: backends(o, log), Device: o.device, Tunables: o.tunables,
 		MaxAttempts: o.maxAttempts, AttemptTimeout: o.attemptTimeout, Log: log,
 	})

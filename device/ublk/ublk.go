@@ -46,6 +46,8 @@ type Backend struct {
 	log   *slog.Logger
 	step  time.Duration // stepTime, but in tests
 
+	announce func(name device.Name, path string)
+
 	mu   sync.Mutex
 	live map[uint32]bool      // numbers of devices that are ours
 	used map[device.Name]bool // sessions and LUNs that have a device
@@ -78,6 +80,9 @@ func (b *Backend) size() (queues, depth int) {
 	}
 	return min(queues, maxQueues), min(depth, maxDepth)
 }
+
+// Announce is device.Announcer's. It is to be called before Attach.
+func (b *Backend) Announce(f func(name device.Name, path string)) { b.announce = f }
 
 // Name is device.Backend's.
 func (b *Backend) Name() string { return "ublk" }
@@ -171,6 +176,9 @@ func (d *Device) create(ctx context.Context, geo device.Geometry, offered uint64
 	}
 	d.id, d.exists, d.flags = info.devID, true, info.flags
 	d.backend.setLive(d.id, true)
+	if d.backend.announce != nil {
+		d.backend.announce(d.name, d.Path())
+	}
 	if err := exchange("SET_PARAMS", cmdSetParams, d.id, &p); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # apt works out which of their dependencies the host lacks; what the host has
 # is seen by the guest anyway.
-packages=(kmod iproute2 procps lsscsi dmsetup open-iscsi tgt fio libiscsi-bin
+packages=(kmod udev iproute2 procps lsscsi dmsetup open-iscsi tgt fio libiscsi-bin
 	rdma-core ibverbs-providers ibverbs-utils rdmacm-utils perftest)
 
 kernel=6.12 siw='' force=''
