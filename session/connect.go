@@ -122,6 +122,10 @@ func (s *Session) connect(ctx context.Context, target conf.Session, address stri
 		conn.Close()
 		return err
 	}
+	if err := s.checkGroup(result); err != nil {
+		conn.Close()
+		return err
+	}
 	for _, w := range result.Warnings {
 		s.logger().Warn(w)
 	}

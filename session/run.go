@@ -116,6 +116,7 @@ func (s *Session) once(ctx context.Context, target conf.Session) (wait, up time.
 	began := time.Now()
 	err = s.serve(ctx)
 	n := s.ended
+	s.lostGroup(n)
 	wait = n.bye.wait
 	if !n.bye.answered {
 		wait = max(wait, n.params.DefaultTime2Wait)

@@ -59,6 +59,7 @@ type memory struct {
 	moved   string // where it has moved to for good
 	told    string // the last failure that was logged
 	sent    string // the last redirection that was
+	old     oldGroup
 }
 
 // Info is what a listing shows of a session's connection.

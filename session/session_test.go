@@ -37,6 +37,7 @@ type portal struct {
 	silent  bool                                          // never answers a login
 	mute    bool                                          // never answers a ping
 	deaf    bool                                          // never answers a logout
+	group   int                                           // its tag, beyond 1
 	current *link
 }
 
@@ -107,7 +108,7 @@ func (l *link) Receive() (h iscsi.BHS, data []byte, err error) {
 		r.Status, data = status, []byte(text)
 	}
 	if len(data) == 0 && r.CurrentStage == iscsi.StageSecurity {
-		data = []byte("AuthMethod=None\x00TargetPortalGroupTag=1\x00")
+		data = fmt.Appendf(nil, "AuthMethod=None\x00TargetPortalGroupTag=%d\x00", 1+l.portal.group)
 	}
 	if len(data) == 0 && r.CurrentStage == iscsi.StageOperational {
 		data = []byte("DefaultTime2Wait=0\x00")
