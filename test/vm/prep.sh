@@ -18,6 +18,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # is seen by the guest anyway.
 packages=(kmod udev iproute2 procps lsscsi dmsetup open-iscsi tgt fio libiscsi-bin
 	rdma-core ibverbs-providers ibverbs-utils rdmacm-utils perftest)
+if ! [ -x /lib/systemd/systemd ]; then packages+=(systemd udev); fi # for guest/host.sh
 
 kernel=6.12 siw='' force=''
 while [ $# -gt 0 ]; do
