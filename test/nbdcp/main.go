@@ -12,6 +12,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"iscsictl/test/nbdclient"
 )
 
 func main() {
@@ -40,24 +42,24 @@ func upload(name, socket string) error {
 		return err
 	}
 	defer file.Close()
-	c, err := dial(socket)
+	c, err := nbdclient.Dial(socket)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	buf := make([]byte, chunk)
+	buf := make([]byte, nbdclient.Chunk)
 	for off := int64(0); ; {
 		n, err := io.ReadFull(file, buf)
 		if err == io.EOF {
-			return c.flush()
+			return c.Flush()
 		}
 		if err != nil && err != io.ErrUnexpectedEOF {
 			return err
 		}
-		if off+int64(n) > c.size {
-			return fmt.Errorf("%s is larger than the disk, which has %d bytes", name, c.size)
+		if off+int64(n) > c.Size() {
+			return fmt.Errorf("%s is larger than the disk, which has %d bytes", name, c.Size())
 		}
-		if err := c.writeAt(buf[:n], off); err != nil {
+		if err := c.WriteAt(buf[:n], off); err != nil {
 			return err
 		}
 		off += int64(n)
@@ -65,7 +67,7 @@ func upload(name, socket string) error {
 }
 
 func download(socket, name string) (err error) {
-	c, err := dial(socket)
+	c, err := nbdclient.Dial(socket)
 	if err != nil {
 		return err
 	}
@@ -79,10 +81,10 @@ func download(socket, name string) (err error) {
 			err = e
 		}
 	}()
-	buf := make([]byte, chunk)
-	for off := int64(0); off < c.size; {
-		piece := buf[:min(chunk, c.size-off)]
-		if err := c.readAt(piece, off); err != nil {
+	buf := make([]byte, nbdclient.Chunk)
+	for off := int64(0); off < c.Size(); {
+		piece := buf[:min(nbdclient.Chunk, c.Size()-off)]
+		if err := c.ReadAt(piece, off); err != nil {
 			return err
 		}
 		if _, err := file.Write(piece); err != nil {

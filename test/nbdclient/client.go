@@ -1,4 +1,7 @@
-package main
+// Package nbdclient is a small client of NBD servers on Unix sockets, for the
+// tests and the demonstration: fixed newstyle, NBD_OPT_EXPORT_NAME, simple
+// replies, one request at a time.
+package nbdclient
 
 import (
 	"encoding/binary"
@@ -8,9 +11,9 @@ import (
 	"syscall"
 )
 
-// chunk is the size of a request in bytes; a request may always have as much as
+// Chunk is the size of a request in bytes; a request may always have as much as
 // 32 MiB (block size constraints in the NBD protocol's proto.md).
-const chunk = 1 << 20
+const Chunk = 1 << 20
 
 // What the protocol calls them in its proto.md.
 const (
@@ -32,20 +35,21 @@ const (
 	cmdFlush = 3
 )
 
-// client is a connection to the default export of a server.
-type client struct {
+// Client is a connection to the default export of a server.
+type Client struct {
 	conn   net.Conn
 	size   int64 // bytes
 	flags  uint16
 	handle uint64
 }
 
-func dial(socket string) (*client, error) {
+// Dial connects to the server on a socket.
+func Dial(socket string) (*Client, error) {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{conn: conn}
+	c := &Client{conn: conn}
 	if err := c.negotiate(); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("negotiation with %s: %w", socket, err)
@@ -53,7 +57,7 @@ func dial(socket string) (*client, error) {
 	return c, nil
 }
 
-func (c *client) negotiate() error {
+func (c *Client) negotiate() error {
 	var greeting [18]byte
 	if _, err := io.ReadFull(c.conn, greeting[:]); err != nil {
 		return err
@@ -86,7 +90,7 @@ func (c *client) negotiate() error {
 	return nil
 }
 
-func (c *client) send(command uint16, off int64, length int, data []byte) error {
+func (c *Client) send(command uint16, off int64, length int, data []byte) error {
 	c.handle++
 	h := binary.BigEndian.AppendUint32(nil, magicRequest)
 	h = binary.BigEndian.AppendUint16(h, 0)
@@ -100,7 +104,7 @@ func (c *client) send(command uint16, off int64, length int, data []byte) error 
 }
 
 // request sends a command and reads its reply, but for the data of a read.
-func (c *client) request(what string, command uint16, off int64, length int, data []byte) error {
+func (c *Client) request(what string, command uint16, off int64, length int, data []byte) error {
 	if err := c.send(command, off, length, data); err != nil {
 		return fmt.Errorf("%s at %d: %w", what, off, err)
 	}
@@ -117,7 +121,11 @@ func (c *client) request(what string, command uint16, off int64, length int, dat
 	return nil
 }
 
-func (c *client) readAt(p []byte, off int64) error {
+// Size is the export's, in bytes.
+func (c *Client) Size() int64 { return c.size }
+
+// ReadAt reads len(p) bytes.
+func (c *Client) ReadAt(p []byte, off int64) error {
 	if err := c.request("read", cmdRead, off, len(p), nil); err != nil {
 		return err
 	}
@@ -125,11 +133,13 @@ func (c *client) readAt(p []byte, off int64) error {
 	return err
 }
 
-func (c *client) writeAt(p []byte, off int64) error {
+// WriteAt writes p.
+func (c *Client) WriteAt(p []byte, off int64) error {
 	return c.request("write", cmdWrite, off, len(p), p)
 }
 
-func (c *client) flush() error {
+// Flush makes durable what was written, if the server can.
+func (c *Client) Flush() error {
 	if c.flags&flagSendFlush == 0 {
 		return nil
 	}
@@ -137,7 +147,7 @@ func (c *client) flush() error {
 }
 
 // Close says goodbye and closes the connection.
-func (c *client) Close() error {
+func (c *Client) Close() error {
 	c.send(cmdClose, 0, 0, nil)
 	return c.conn.Close()
 }
