@@ -128,6 +128,6 @@ step 'shutdown without the target'
 host_off $shutdown_limit
 ip link set world up
 wait_for 90 lio_idle
-fsck.ext4 -p -f /tmp/boot-one || [ $? -eq 1 ]
-clean /tmp/boot-two || fsck.ext4 -p -f /tmp/boot-two || [ $? -eq 1 ]
+# They could not be unmounted; what they hold is sound.
+for disk in one two; do fsck.ext4 -p -f /tmp/boot-$disk || [ $? -eq 1 ]; done
 step "all done"
