@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long a test waits for what has to happen.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // Client is a user of a device. Its methods may be called by several
 // goroutines. Errors are, or wrap, a syscall.Errno.

@@ -28,7 +28,7 @@ func TestDaemon(t *testing.T) {
 	}
 	disk := devicetest.NewSharedDisk(t, path, 128<<20)
 	k := NewKernel(nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var dev device.Device
 	var err error
