@@ -114,7 +114,9 @@ done
 echo "== partitions, UUID= and LABEL="
 ctl -A -p 127.0.0.1:3270 -t $target -w 60
 printf 'o\nn\np\n1\n\n+16M\nn\np\n2\n\n+16M\nw\n' | busybox fdisk /dev/iscsi/$target/lun0 >/tmp/fdisk.log 2>&1 || true
-blockdev --rereadpt /dev/ublkb0
+udevadm settle --timeout=60
+blockdev --rereadpt /dev/ublkb0 # partitions go and come
+udevadm settle --timeout=60
 wait_for 20 test -e /dev/iscsi/$target/lun0-part2
 mkfs.ext4 -q -L onpart2 -U 11111111-2222-3333-4444-555555555555 /dev/iscsi/$target/lun0-part2
 mkfs.ext4 -q -L whole /dev/ublkb1
