@@ -41,6 +41,7 @@ func again(o *options, args []string, stderr io.Writer) (status int, ended bool)
 	// Never unlocked: what is set for the thread is for those that come of it.
 	runtime.LockOSThread()
 	inherits := setIOFlusher() == nil
+	inherits = setNoNewPrivileges() == nil || inherits
 	if !o.foreground {
 		if err := startDetached(args); err != nil {
 			fmt.Fprintf(stderr, "iscsid: %v\n", err)

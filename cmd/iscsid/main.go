@@ -74,6 +74,9 @@ func serve(o *options, parent *parent, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := conceal(); err != nil {
+		log.Warn(fmt.Sprintf("a core dump would have secrets in it: %v", err))
+	}
 	protect(log)
 	listener, err := listen(o)
 	if err != nil {
