@@ -13,7 +13,6 @@ MANDIR   ?= $(PREFIX)/share/man
 FUZZTIME ?= 10s
 SOAKTIME ?= 10m
 BENCH    ?=
-DIST     ?= dist
 
 DEB_MAINTAINER ?= The iscsictl authors <iscsictl@example.org>
 
@@ -98,6 +97,10 @@ e2e: ## end-to-end tests, as root if they are to show all, and the checks of thi
 bench: ## measure the data path beside its peers, for docs/performance.md (BENCH=-rounds=1 is quicker)
 	@$(GO) run ./test/bench $(BENCH)
 
+.PHONY: bench-vm
+bench-vm: ## the same by RDMA, beside its peers, in a virtual machine (as root; BENCH=-rounds=1 is quicker)
+	@test/vm/run.sh --bench $(BENCH)
+
 .PHONY: fuzz
 fuzz: ## fuzz each decoder and parser for FUZZTIME (default 10s)
 	@FUZZTIME=$(FUZZTIME) GO="$(GO)" test/fuzz.sh
@@ -143,10 +146,10 @@ uninstall: ## take away what install put there; settings that were changed stay
 
 .PHONY: deb
 deb: ## make a Debian package in dist/ (needs dpkg-deb)
-	@rm -rf "$(DIST)/deb"
-	@$(MAKE) -s install PREFIX=/usr DESTDIR="$(abspath $(DIST))/deb" RDMA=$(RDMA) VERSION=$(VERSION) HARDEN=yes
-	@DEB_MAINTAINER="$(DEB_MAINTAINER)" GO="$(GO)" deb/build.sh "$(VERSION)" "$(abspath $(DIST))/deb" "$(abspath $(DIST))"
-	@rm -rf "$(DIST)/deb"
+	rm -rf dist/deb
+	@$(MAKE) -s install PREFIX=/usr DESTDIR=$(CURDIR)/dist/deb RDMA=$(RDMA) VERSION=$(VERSION) HARDEN=yes
+	@DEB_MAINTAINER="$(DEB_MAINTAINER)" GO="$(GO)" deb/build.sh "$(VERSION)" dist/deb dist
+	@rm -rf dist/deb
 
 .PHONY: clean
 clean: ## remove what was built

@@ -29,7 +29,6 @@ ps          procps
 losetup     util-linux
 mount       mount
 file        file
-lintian     lintian
 '
 PATH=$PATH:/usr/sbin:/sbin
 

@@ -69,18 +69,18 @@ func TestParseStat(t *testing.T) {
 }
 
 func TestReplaced(t *testing.T) {
-	old := "# Title\n" + beginMark + "\nold\n" + endMark + "\nend\n"
-	want := "# Title\n" + beginMark + "\n\nnew\n\n" + endMark + "\nend\n"
-	got, err := replaced([]byte(old), "\nnew\n")
+	old := "# Title\n" + bySocket.begin + "\nold\n" + bySocket.end + "\nend\n"
+	want := "# Title\n" + bySocket.begin + "\n\nnew\n\n" + bySocket.end + "\nend\n"
+	got, err := replaced([]byte(old), bySocket, "\nnew\n")
 	if err != nil || string(got) != want {
 		t.Errorf("%v, %q", err, got)
 	}
-	again, err := replaced(got, "\nnew\n")
+	again, err := replaced(got, bySocket, "\nnew\n")
 	if err != nil || string(again) != want {
 		t.Errorf("a second time: %v, %q", err, again)
 	}
-	for _, bad := range []string{"", beginMark, endMark + beginMark} {
-		if _, err := replaced([]byte(bad), "x"); err == nil {
+	for _, bad := range []string{"", bySocket.begin, bySocket.end + bySocket.begin} {
+		if _, err := replaced([]byte(bad), bySocket, "x"); err == nil {
 			t.Errorf("no error for %q", bad)
 		}
 	}
@@ -88,8 +88,10 @@ func TestReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := replaced(doc, "x"); err != nil {
-		t.Errorf("docs/performance.md: %v", err)
+	for _, m := range []marks{bySocket, byRDMA} {
+		if _, err := replaced(doc, m, "x"); err != nil {
+			t.Errorf("docs/performance.md: %v", err)
+		}
 	}
 }
 
@@ -97,8 +99,8 @@ func TestReplaced(t *testing.T) {
 func TestTables(t *testing.T) {
 	full := pair{
 		row: row{4096, true, 32},
-		a:   side{"a", []sample{{100, 2, 0.5, 3}, {300, 4, 0.9, 3}}, 1.5},
-		b:   side{"b", []sample{{50, 4, 0.5, 0}, {100, 4, 0.5, 0}}, 3},
+		a:   side{"a", []sample{{rate: 100, cpu: 2, targetCPU: 0.5, daemonCPU: 3}, {rate: 300, cpu: 4, targetCPU: 0.9, daemonCPU: 3}}, 1.5},
+		b:   side{"b", []sample{{rate: 50, cpu: 4, targetCPU: 0.5}, {rate: 100, cpu: 4, targetCPU: 0.5}}, 3},
 	}
 	lone := pair{row: row{128 << 10, false, 1}, a: full.a}
 	var d document
@@ -188,5 +190,36 @@ func TestLimit(t *testing.T) {
 		if answered := server.out / (48 + block); answered < n || answered > n+4 {
 			t.Errorf("%d answers were sent, %d received", answered, n)
 		}
+	}
+}
+
+// TestPerftest has output as ib_write_bw has written it.
+func TestPerftest(t *testing.T) {
+	out := " #bytes     #iterations    BW peak[MB/sec]    BW average[MB/sec]   MsgRate[Mpps]\n 131072     2048             312.50             250.00 \t\t   0.002000\n-----\n"
+	if n, rate, err := parsePerftest([]byte(out)); err != nil || n != 2048 || rate != 2000 {
+		t.Errorf("%v, %v, %v", n, rate, err)
+	}
+	if _, _, err := parsePerftest([]byte(" Couldn't listen to port 18515\n")); err == nil {
+		t.Error("no error without figures")
+	}
+}
+
+// TestRDMATables: every row has a cell for each client, also for one that does
+// not do it.
+func TestRDMATables(t *testing.T) {
+	one := side{"a", []sample{{rate: 100, cpu: 2, machine: 9}}, 0}
+	var d document
+	d.rdmaTables([]rdmaResult{{row: rdmaRows()[0], sides: []side{one, {name: "b"}, one}}})
+	rows := 0
+	for line := range strings.Lines(d.String()) {
+		if strings.HasPrefix(line, "|") {
+			rows++
+			if n := strings.Count(line, "|"); n != 8 {
+				t.Errorf("%d cells in %s", n-1, line)
+			}
+		}
+	}
+	if rows != 9 {
+		t.Errorf("%d rows in\n%s", rows, d.String())
 	}
 }

@@ -8,10 +8,12 @@ import (
 	"strings"
 )
 
-// The tables are between these lines of the document.
-const (
-	beginMark = "<!-- measured: begin (go run ./test/bench writes this) -->"
-	endMark   = "<!-- measured: end -->"
+// marks are the lines of the document that tables are between.
+type marks struct{ begin, end string }
+
+var (
+	bySocket = marks{"<!-- measured: begin (go run ./test/bench writes this) -->", "<!-- measured: end -->"}
+	byRDMA   = marks{"<!-- measured by RDMA: begin (make bench-vm writes this) -->", "<!-- measured by RDMA: end -->"}
 )
 
 // busy is from how much of a CPU on a single-threaded server counts as the limit.
@@ -127,23 +129,23 @@ func spread(ratios []float64) string {
 }
 
 // replaceTables puts the text between the marks of a document.
-func replaceTables(path, text string) error {
+func replaceTables(path string, m marks, text string) error {
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	updated, err := replaced(old, text)
+	updated, err := replaced(old, m, text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return os.WriteFile(path, updated, 0o644)
 }
 
-func replaced(old []byte, text string) ([]byte, error) {
-	before, rest, ok := bytes.Cut(old, []byte(beginMark))
-	_, after, ok2 := bytes.Cut(rest, []byte(endMark))
+func replaced(old []byte, m marks, text string) ([]byte, error) {
+	before, rest, ok := bytes.Cut(old, []byte(m.begin))
+	_, after, ok2 := bytes.Cut(rest, []byte(m.end))
 	if !ok || !ok2 {
-		return nil, fmt.Errorf("the lines %q and %q are needed, in this order", beginMark, endMark)
+		return nil, fmt.Errorf("the lines %q and %q are needed, in this order", m.begin, m.end)
 	}
-	return slices.Concat(before, []byte(beginMark+"\n"+strings.TrimRight(text, "\n")+"\n\n"+endMark), after), nil
+	return slices.Concat(before, []byte(m.begin+"\n"+strings.TrimRight(text, "\n")+"\n\n"+m.end), after), nil
 }

@@ -32,7 +32,11 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	measure := run
+	if len(os.Args) > 1 && os.Args[1] == rdmaRole {
+		measure = runRDMA
+	}
+	if err := measure(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
@@ -95,7 +99,7 @@ func run(ctx context.Context, args []string) error {
 	if *doc == "" {
 		*doc = filepath.Join(root, "docs", "performance.md")
 	}
-	return replaceTables(*doc, text)
+	return replaceTables(*doc, bySocket, text)
 }
 
 // moduleRoot is where go.mod lies.

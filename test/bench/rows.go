@@ -37,6 +37,7 @@ type sample struct {
 	cpu       float64 // CPU time of the client for a request, in µs, user and system
 	targetCPU float64 // CPUs that the target has kept busy
 	daemonCPU float64 // CPU time of iscsid for a request, in µs, where one is in between
+	machine   float64 // CPU time of the whole machine for a request, in µs, by RDMA
 }
 
 // side is what the rounds of one client have shown on one row.
@@ -65,6 +66,7 @@ func rate(s sample) float64      { return s.rate }
 func cpu(s sample) float64       { return s.cpu }
 func targetCPU(s sample) float64 { return s.targetCPU }
 func daemonCPU(s sample) float64 { return s.daemonCPU }
+func machine(s sample) float64   { return s.machine }
 
 // ratios divides a figure of a by that of b, round by round.
 func (p *pair) ratios(get func(sample) float64) []float64 {

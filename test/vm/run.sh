@@ -3,6 +3,9 @@
 # RDMA, boots a virtual machine for each run, and runs the cases there.
 #
 #   test/vm/run.sh [NAME...]     only the cases with one of these in their names
+#   test/vm/run.sh --bench [ARGUMENT...]
+#                                no cases: the benchmark (make bench-vm), with
+#                                arguments of "go run ./test/bench rdma"
 #
 #   VM_RUNS       the runs, each a kernel and a kind of RDMA
 #                 ("6.12/rxe 6.12/siw 6.1/rxe")
@@ -70,12 +73,23 @@ CGO_ENABLED=1 $GO build -buildvcs=false -tags "$tags" -o "$out/bin/" ./cmd/...
 # Another build, for upgrades.
 CGO_ENABLED=1 $GO build -buildvcs=false -tags "$tags" -ldflags '-X main.version=next-build' \
 	-o "$out/next/" ./cmd/iscsid ./cmd/iscsictl
-for package in transport/rdma/verbs transport/rdma/iwarp device/ublk device/nbd; do
+for package in transport/rdma/verbs transport/rdma/iwarp device/ublk device/nbd test/zerocopy; do
 	CGO_ENABLED=1 $GO test -c -tags "$tags" -o "$out/tests/${package##*/}.test" "./$package"
 done
 if readelf -d "$out/bin/iscsid" 2>/dev/null | grep -q 'NEEDED.*\(ibverbs\|rdmacm\)'; then
 	echo "vm: iscsid is linked to the RDMA libraries, which it should open at run time" >&2
 	exit 1
+fi
+
+if [ "${1:-}" = --bench ]; then
+	shift
+	$GO build -o "$out/tests/bench" ./test/bench
+	rm -f "$out/bench.md"
+	mkdir -p "$out/logs/bench"
+	test/vm/vm.sh --timeout "${VM_TIMEOUT:-3000}" -v --rw "$out" --keep "$out/logs/bench" --env RDMA=rxe \
+		--env VM_BIN="$out/bin" --env VM_TESTS="$out/tests" -- \
+		bash /run/vm/guest/bench.sh -out "$out/bench.md" "$@" 2>&1 | tee "$out/logs/bench/output"
+	exec $GO run ./test/bench rdma -insert "$out/bench.md"
 fi
 
 # selected prints the cases of a run: those whose "# runs: PATTERN..." fits, or

@@ -55,7 +55,7 @@ type control struct {
 
 // signalEvery is how many sends may go without asking for their completion,
 // which is what gives their slots back.
-const signalEvery = 8
+const signalEvery = 32
 
 func newMover(c rdma.Conn, p transport.Params, s transport.Session, tasks, commands int) *mover {
 	m := &mover{

@@ -90,6 +90,12 @@ lio_ram() {
 	mkdir -p "$d" && echo "rd_pages=$(($2 * 256))" >"$d/control" && lio_on "$d"
 }
 
+# lio_null NAME MIB makes one that keeps nothing, for figures.
+lio_null() {
+	local d=$LIO/core/rd_mcp_1/$1
+	mkdir -p "$d" && echo "rd_pages=$(($2 * 256)),rd_nullio=1" >"$d/control" && echo 1 >"$d/enable" && echo "$d"
+}
+
 # lio_file NAME FILE BYTES [ATTRIBUTE=VALUE...] makes a disk of a file, which may
 # be sparse; block_size=4096, emulate_tpu=1 (UNMAP) and the like are attributes.
 lio_file() {

@@ -28,5 +28,7 @@
 //
 // Both event channels are parked in Go's network poller. A wake-up takes one
 // call into C, which takes what has completed, and one more at most that posts
-// what was queued meanwhile: receives first, then sends, each as one list.
+// what was queued meanwhile: receives first, then sends, each as one list. That
+// goes on without a further system call but for the posting until nothing has
+// completed; only then is the next event asked for.
 package verbs

@@ -180,27 +180,35 @@ int vb_post(struct vb_conn *c, uint32_t receive, uint32_t receives, uint64_t sen
 	return 0;
 }
 
-int vb_drain(struct vb_conn *c)
+// take_event takes the event that a completion has made, if there is one.
+static int take_event(struct vb_conn *c)
 {
 	struct ibv_cq *cq;
 	void *context;
-	int i, n;
-	if (vb.get_cq_event(c->channel, &cq, &context) == 0) {
-		c->armed = 0;
-		if (++c->unacknowledged == ACKNOWLEDGE) {
-			vb.ack_cq_events(c->cq, c->unacknowledged);
-			c->unacknowledged = 0;
+	while (vb.get_cq_event(c->channel, &cq, &context))
+		if (errno != EINTR)
+			return errno == EAGAIN ? 0 : -errno;
+	c->armed = 0;
+	if (++c->unacknowledged == ACKNOWLEDGE) {
+		vb.ack_cq_events(c->cq, c->unacknowledged);
+		c->unacknowledged = 0;
+	}
+	return 0;
+}
+
+int vb_drain(struct vb_conn *c)
+{
+	int i, rc, n = ibv_poll_cq(c->cq, VB_BATCH, c->wc);
+	if (n == 0) { // the system calls are only for when there is nothing else to do
+		if ((rc = take_event(c)))
+			return rc;
+		if (!c->armed) {
+			if ((rc = ibv_req_notify_cq(c->cq, 0)))
+				return -rc;
+			c->armed = 1;
+			n = ibv_poll_cq(c->cq, VB_BATCH, c->wc); // what came before made no event
 		}
-	} else if (errno != EAGAIN && errno != EINTR) {
-		return -errno;
 	}
-	if (!c->armed) {
-		if ((n = ibv_req_notify_cq(c->cq, 0)))
-			return -n;
-		c->armed = 1;
-	}
-	// After it is armed: what came before made no event.
-	n = ibv_poll_cq(c->cq, VB_BATCH, c->wc);
 	if (n < 0)
 		return -EIO;
 	for (i = 0; i < n; i++) {
