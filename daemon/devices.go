@@ -178,7 +178,6 @@ func (v *devices) attach(d *disk.Disk) {
 func (v *devices) attachAs(d *disk.Disk, name device.Name, unit string) {
 	ctx, cancel := context.WithTimeout(v.e.d.ctx, attachTimeout)
 	defer cancel()
-	v.e.reserveMemory()
 	if v.takeBack(ctx, d, name, unit) {
 		return
 	}
@@ -195,6 +194,9 @@ func (v *devices) attachAs(d *disk.Disk, name device.Name, unit string) {
 
 // show takes a device into the list.
 func (v *devices) show(s *shown) {
+	if nodePath(s.dev) != s.dev.Path() { // the kernel frees no memory by what goes to a socket
+		v.e.reserveMemory()
+	}
 	v.mu.Lock()
 	v.shown = append(v.shown, s)
 	slices.SortFunc(v.shown, func(a, b *shown) int { return cmp.Compare(a.name.LUN, b.name.LUN) })

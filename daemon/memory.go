@@ -8,7 +8,7 @@ import (
 
 const (
 	// sessionReserve is how much of the memory for its data a session with
-	// disks has from the beginning: enough for the largest request that the
+	// block devices has from the beginning: enough for the largest request that the
 	// kernel makes by itself, so that none ever waits for what only its
 	// end could free.
 	sessionReserve = 4 << 20
