@@ -135,7 +135,7 @@ endif
 	for pair in $(SETTINGS); do \
 	  [ -e "$(DESTDIR)$${pair#*=}" ] || install -D -m 0644 "$${pair%%=*}" "$(DESTDIR)$${pair#*=}"; done
 	@$(if $(DESTDIR)$(filter-out /usr,$(PREFIX)),,printf 'now: systemd-sysusers; systemctl daemon-reload; %s\n' \
-	  'systemctl enable --now $(notdir $(wildcard init/*.service))')
+	  'systemctl enable --now $(notdir $(shell grep -l '^\[Install\]' init/*.service))')
 
 .PHONY: uninstall
 uninstall: ## take away what install put there; settings that were changed stay

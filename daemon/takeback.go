@@ -78,7 +78,8 @@ func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name, 
 		}
 	}
 	r := v.e.d.recoverer(left.Backend)
-	if r == nil || !slices.Contains(r.Waiting(), left.Path) {
+	// Not what waits: the daemon before may still be dying.
+	if r == nil || !r.Left(left.Path, name) {
 		v.e.log.Warn(fmt.Sprintf("LUN %d was %s, which is gone", left.LUN, left.Path))
 		forget()
 		return false

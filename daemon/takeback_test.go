@@ -22,6 +22,8 @@ type lasting struct {
 	*direct
 	mu      sync.Mutex
 	waiting []string
+	dying   []string // will wait soon
+	awaited []string // of these those that Recover waits for
 }
 
 type lastingDevice struct{ *directDevice }
@@ -35,7 +37,12 @@ func (l *lasting) Attach(ctx context.Context, d device.Disk, n device.Name) (dev
 	return lastingDevice{dev.(*directDevice)}, err
 }
 
-func (l *lasting) Recover(_ context.Context, path string, d device.Disk, _ device.Name) (device.Device, error) {
+func (l *lasting) Recover(ctx context.Context, path string, d device.Disk, name device.Name) (device.Device, error) {
+	for ; ctx.Err() == nil && l.Left(path, name) && !slices.Contains(l.Waiting(), path); time.Sleep(time.Millisecond) {
+		l.mu.Lock()
+		l.awaited = append(l.awaited, path)
+		l.mu.Unlock()
+	}
 	if err := l.Discard(path); err != nil {
 		return nil, err
 	}
@@ -61,6 +68,25 @@ func (l *lasting) Waiting() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.waiting)
+}
+
+func (l *lasting) Left(path string, _ device.Name) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Contains(l.waiting, path) || slices.Contains(l.dying, path)
+}
+
+func (l *lasting) isAwaited(path string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Contains(l.awaited, path)
+}
+
+// died makes what was about to wait wait.
+func (l *lasting) died() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting, l.dying = append(l.waiting, l.dying...), nil
 }
 
 // after is a daemon that goes on with the state of one that has died, which had
@@ -114,6 +140,18 @@ func TestTakeBack(t *testing.T) {
 	st, _, err := w.d.keeper.store.load()
 	if err != nil || len(st.Sessions) != 1 || len(st.Sessions[0].Devices) != 2 {
 		t.Errorf("the state is %+v, %v", st, err)
+	}
+}
+
+// TestStillDying: the devices of a daemon that is not through with dying are
+// waited for, and not taken for gone.
+func TestStillDying(t *testing.T) {
+	w, kernel := after(t, nil, func(_ *state, k *lasting, _ *world) { k.waiting, k.dying = nil, []string{"d1-0", "d1-3"} })
+	w.until("the attempt", func() bool { return kernel.isAwaited("d1-0") })
+	kernel.died()
+	w.until("the disks are there again", func() bool { return w.shows(1, "d1-0", "d1-3")() && len(kernel.Waiting()) == 0 })
+	if strings.Contains(w.log.String(), "which is gone") {
+		t.Errorf("the log has %s", w.log.String())
 	}
 }
 

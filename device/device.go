@@ -128,6 +128,10 @@ type Recoverer interface {
 	Discard(path string) error
 	// Waiting returns the paths of the devices that wait.
 	Waiting() []string
+	// Left reports whether the device of that path is the disk of that name,
+	// and of another daemon: it waits, or will as soon as that one is dead.
+	// Recover then waits for it, until its context ends.
+	Left(path string, name Name) bool
 }
 
 // Announcer is a Backend that knows what a device will be called before the

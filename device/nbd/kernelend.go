@@ -128,6 +128,12 @@ func (k *Kernel) Waiting() (paths []string) {
 	return paths
 }
 
+// Left is device.Recoverer's.
+func (k *Kernel) Left(path string, name device.Name) bool {
+	index, err := numberOf(path)
+	return err == nil && !k.isLive(index) && block.Property(path, "backend") == owner(name)
+}
+
 // Discard is device.Recoverer's.
 func (k *Kernel) Discard(path string) error {
 	index, err := numberOf(path)

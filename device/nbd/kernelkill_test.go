@@ -112,6 +112,9 @@ func TestKernelWaiting(t *testing.T) {
 	k := kernel(t)
 	deadDevice(t, k)
 	p := devicetest.Serve(t, diskEnv(t)...)
+	if !k.Left(p.Path, killedName) || k.Left(p.Path, device.Name{Target: "iqn.y"}) || k.Left("nbd4711", killedName) {
+		t.Error("what is left is not told")
+	}
 	if left := k.Waiting(); len(left) != 0 {
 		t.Errorf("waiting while it is served: %v", left)
 	}

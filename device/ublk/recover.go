@@ -292,4 +292,14 @@ func (b *Backend) Waiting() []string {
 	return paths
 }
 
+// Left is device.Recoverer's.
+func (b *Backend) Left(path string, name device.Name) bool {
+	id, err := number(path)
+	if err != nil || b.isLive(uint32(id)) {
+		return false
+	}
+	info, err := getInfo(uint32(id))
+	return err == nil && info.owner == owner(name) && (info.state == stateLive || info.state == stateQuiesced)
+}
+
 var _ device.Recoverer = (*Backend)(nil)

@@ -319,6 +319,9 @@ func TestRecoverRefused(t *testing.T) {
 	if _, err := b.TakeBack(ctx, dev.ID(), disk, device.Name{Session: 3}); err == nil {
 		t.Error("our own device was taken back")
 	}
+	if !other.Left(dev.Path(), name) || other.Left(dev.Path(), device.Name{Target: "iqn.y"}) || b.Left(dev.Path(), name) {
+		t.Error("what is another's is not told")
+	}
 	if left := other.Quiesced(); len(left) != 0 {
 		t.Errorf("waiting: %v", left)
 	}
