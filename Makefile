@@ -13,6 +13,7 @@ MANDIR   ?= $(PREFIX)/share/man
 FUZZTIME ?= 10s
 SOAKTIME ?= 10m
 BENCH    ?=
+DIST     ?= dist
 
 DEB_MAINTAINER ?= The iscsictl authors <iscsictl@example.org>
 
@@ -146,10 +147,10 @@ uninstall: ## take away what install put there; settings that were changed stay
 
 .PHONY: deb
 deb: ## make a Debian package in dist/ (needs dpkg-deb)
-	rm -rf dist/deb
-	@$(MAKE) -s install PREFIX=/usr DESTDIR=$(CURDIR)/dist/deb RDMA=$(RDMA) VERSION=$(VERSION) HARDEN=yes
-	@DEB_MAINTAINER="$(DEB_MAINTAINER)" GO="$(GO)" deb/build.sh "$(VERSION)" dist/deb dist
-	@rm -rf dist/deb
+	@rm -rf "$(DIST)/deb"
+	@$(MAKE) -s install PREFIX=/usr DESTDIR="$(abspath $(DIST))/deb" RDMA=$(RDMA) VERSION=$(VERSION) HARDEN=yes
+	@DEB_MAINTAINER="$(DEB_MAINTAINER)" GO="$(GO)" deb/build.sh "$(VERSION)" "$(abspath $(DIST))/deb" "$(abspath $(DIST))"
+	@rm -rf "$(DIST)/deb"
 
 .PHONY: clean
 clean: ## remove what was built

@@ -29,6 +29,7 @@ ps          procps
 losetup     util-linux
 mount       mount
 file        file
+lintian     lintian
 '
 PATH=$PATH:/usr/sbin:/sbin
 
