@@ -279,6 +279,11 @@ func (r *round) find() error {
 		r.note("none of the target's %d LUNs is selected", len(seen))
 	}
 	look(r, fresh, func(l scsi.LUN) scsi.LUN { return l }, r.found)
+	if len(r.Disks()) == 0 {
+		// A target that is being set up may be there before its logical
+		// units, and can tell of them only when it is asked something.
+		r.later = true
+	}
 	return r.ctx.Err()
 }
 

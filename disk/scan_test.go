@@ -289,6 +289,25 @@ func TestMissing(t *testing.T) {
 	})
 }
 
+// TestLUNsComeLater has a logical unit appear of which the target says nothing.
+func TestLUNsComeLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t)
+		defer g.close()
+		g.up()
+		if len(g.disks) != 0 {
+			t.Fatalf("disks: %v", g.disks)
+		}
+		time.Sleep(time.Minute) // it goes on looking, every ten seconds at last
+		g.change(func() { g.n.lus[scsi.LUNOf(3)] = newLU("late") })
+		time.Sleep(lastDelay * 5 / 4)
+		synctest.Wait()
+		if g.disks[3] == nil {
+			t.Errorf("no disk: %q", g.set.Notes())
+		}
+	})
+}
+
 // What targets do that the standard does not expect, and what comes of it.
 func TestQuirks(t *testing.T) {
 	lu := func() *fakeLU { return newLU("a") }
