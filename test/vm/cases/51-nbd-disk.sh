@@ -115,7 +115,8 @@ echo "=== LIO"
 ctl -A -t $lio -p 127.0.0.1:3270 -w 60
 ctl -L -v
 facts
-disk_matrix "$(disk_of $lio 1)" "$(disk_of $lio 2)"
+disk_matrix "$(disk_of $lio 1)"
+disk_some "$(disk_of $lio 2)"
 disk_large "$(disk_of $lio 3)"
 ctl -A -t $protected -p 127.0.0.1:3271 -w 60
 disk_readonly "$(disk_of $protected 1)"
@@ -126,7 +127,7 @@ removal
 echo "=== tgt"
 ctl -A -t $tgt -p 127.0.0.1:3262 -w 60
 ctl -L -v
-disk_matrix "$(disk_of $tgt 1)" "$(disk_of $tgt 2)"
+disk_some "$(disk_of $tgt 1)" "$(disk_of $tgt 2)"
 ctl -R -t $tgt
 
 daemon_stop

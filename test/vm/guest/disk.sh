@@ -75,43 +75,60 @@ disk_of() {
 # disk_matrix DEVICE... goes through all of it, on each of the devices. What is
 # on them is lost. A file system of XFS needs 300 MiB.
 disk_matrix() {
-	local d step begin
-	modprobe -a ext4 xfs dm_mod dm_crypt loop 2>/dev/null || true
+	local d
 	for d; do
-		echo "== $d: $(blockdev --getsize64 "$d") bytes in blocks of $(blockdev --getss "$d") ($(blockdev --getpbsz "$d"))"
-		for step in disk_verify disk_zeroes disk_discard disk_partitions disk_crypt "disk_fs ext4" "disk_fs xfs"; do
-			begin=$SECONDS
-			echo "-- $step"
-			$step "$d"
-			echo "   $((SECONDS - begin)) s"
-		done
+		disk_steps "$d" disk_verify disk_zeroes disk_discard disk_partitions disk_crypt "disk_fs ext4" "disk_fs xfs"
 	done
 }
 
-# disk_fio DEVICE ARGUMENT... runs fio on a device or file, verifying.
+# disk_some DEVICE... goes through what depends on the target and on the size of
+# a block; with MATRIX=full it is disk_matrix.
+disk_some() {
+	local d
+	if [ "${MATRIX:-}" = full ]; then disk_matrix "$@" && return; fi
+	for d; do disk_steps "$d" disk_verify disk_discard "disk_fs xfs"; done
+}
+
+# disk_steps DEVICE STEP... goes through some of it.
+disk_steps() {
+	local d=$1 step begin
+	shift
+	modprobe -a ext4 xfs dm_mod dm_crypt loop 2>/dev/null || true
+	echo "== $d: $(blockdev --getsize64 "$d") bytes in blocks of $(blockdev --getss "$d") ($(blockdev --getpbsz "$d"))"
+	for step; do
+		begin=$SECONDS
+		echo "-- $step"
+		$step "$d"
+		echo "   $((SECONDS - begin)) s"
+	done
+}
+
+# disk_fio FILE ARGUMENT... runs fio on a device or file, verifying. --name=
+# begins a further job; what stands before the first is for all of them.
 disk_fio() {
 	local file=$1 out
 	shift
-	out=$(fio --name=verify --filename="$file" --verify=crc32c --verify_fatal=1 --verify_dump=1 --randrepeat=0 \
-		--minimal "$@" 2>&1) && return
+	if [[ "$*" != *--name=* ]]; then set -- "$@" --name=verify; fi
+	out=$(fio --filename="$file" --verify=crc32c --verify_fatal=1 --verify_dump=1 --randrepeat=0 --minimal "$@" 2>&1) && return
 	echo "fio on $file, $*: $out" >&2
 	return 1
 }
 
 # disk_verify DEVICE: writes of each kind, read back and compared: random,
 # sequential and mixed, direct and buffered, depth 1 to 128, one block to 1 MiB.
+# What is buffered is read from the disk and not from the cache. All is one fio,
+# which takes long to start in an emulated processor.
 disk_verify() {
 	local d=$1 block
 	block=$(blockdev --getss "$d")
-	disk_fio "$d" --rw=randwrite --bsrange="$block-1m" --blockalign="$block" --iodepth=128 --ioengine=libaio --direct=1 --size=48m
-	disk_fio "$d" --rw=write --bs=1m --iodepth=16 --ioengine=libaio --direct=1 --size=32m
-	disk_fio "$d" --rw=randrw --bs=4k --iodepth=32 --ioengine=libaio --direct=1 --size=8m
-	disk_fio "$d" --rw=randwrite --bs="$block" --iodepth=1 --ioengine=psync --direct=1 --size=256k --offset=48m
-	disk_fio "$d" --rw=randwrite --bs=64k --iodepth=8 --ioengine=io_uring --direct=1 --size=8m --offset=56m
-	# Buffered, and read back from the disk and not from the cache.
-	disk_fio "$d" --rw=randwrite --bs=16k --ioengine=psync --size=32m --offset=64m --end_fsync=1 --do_verify=0
-	blockdev --flushbufs "$d"
-	disk_fio "$d" --rw=read --bs=16k --ioengine=psync --size=32m --offset=64m
+	disk_fio "$d" --stonewall --direct=1 --ioengine=libaio \
+		--name=mixed --rw=randwrite --bsrange="$block-1m" --blockalign="$block" --iodepth=128 --size=48m \
+		--name=large --rw=write --bs=1m --iodepth=16 --size=32m \
+		--name=both --rw=randrw --bs=4k --iodepth=32 --size=8m \
+		--name=single --rw=randwrite --bs="$block" --ioengine=psync --size=256k --offset=48m \
+		--name=uring --rw=randwrite --bs=64k --iodepth=8 --ioengine=io_uring --size=8m --offset=56m \
+		--name=buffered --rw=randwrite --bs=16k --ioengine=psync --direct=0 --size=32m --offset=64m --end_fsync=1 --do_verify=0 \
+		--name=read --rw=read --bs=16k --ioengine=psync --size=32m --offset=64m
 }
 
 # disk_fill DEVICE OFFSET LENGTH (in MiB) writes noise and keeps it in /tmp/noise.

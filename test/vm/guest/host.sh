@@ -105,6 +105,7 @@ host_clear() {
 	ip netns del host 2>/dev/null
 	umount -R $HOST/root $HOST 2>/dev/null
 	rm -rf /dev/disk /dev/iscsi # udev's
+	rm -f /dev/log              # the journal's, which leads nowhere now
 	rmdir /sys/fs/cgroup/host 2>/dev/null
 	return 0
 }
