@@ -46,7 +46,7 @@ func (n *nexus) Down(err error) { n.tell(err) }
 // Async implements session.Handler.
 func (n *nexus) Async(uint64, []byte) {}
 
-// tell keeps the first news, for connect: later, it is the commands that fail.
+// tell keeps the first news, for connect, and then the first of those after, for load.failure.
 func (n *nexus) tell(err error) {
 	select {
 	case n.fate <- err:

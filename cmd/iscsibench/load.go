@@ -25,6 +25,7 @@ type request struct {
 type load struct {
 	o        *options
 	session  *session.Session
+	fate     <-chan error // of the session
 	requests []request
 	interval time.Duration // between requests; 0: each follows upon the end of another
 	zero     time.Time     // the start
@@ -49,7 +50,7 @@ type load struct {
 // failed, of capacity 1, is told of an error.
 func newLoad(o *options, n *nexus, units []unit, index int, failed chan struct{}) (*load, error) {
 	l := &load{
-		o: o, session: n.session, failed: failed, units: units, next: make([]uint64, len(units)),
+		o: o, session: n.session, fate: n.fate, failed: failed, units: units, next: make([]uint64, len(units)),
 		requests: make([]request, o.depth), ended: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 	if o.rate > 0 {
@@ -126,11 +127,16 @@ func notify(c chan struct{}) {
 	}
 }
 
-// failure returns why the load ended before its time.
+// failure returns why the load ended before its time. A connection's commands are
+// completed before its end is told of, which is waited for.
 func (l *load) failure() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
+	err := l.err
+	l.mu.Unlock()
+	if errors.Is(err, session.ErrNexusLost) {
+		return fmt.Errorf("the connection was lost: %s", session.Text(<-l.fate))
+	}
+	return err
 }
 
 // Complete implements session.Issuer: what has ended is counted, and sent again
@@ -179,8 +185,7 @@ func (l *load) count(c *session.Command, now time.Duration) {
 	case passing(c, err):
 		l.again++
 	case errors.Is(err, session.ErrNexusLost):
-		reason := l.session.Info().LastFailure
-		l.halt(fmt.Errorf("the connection was lost: %s", reason))
+		l.halt(err)
 	default:
 		l.halt(fmt.Errorf("%v of LUN %v: %w", scsi.Opcode(c.CDB[0]), scsi.LUN(c.LUN), err))
 	}

@@ -233,7 +233,7 @@ func TestConnectionLost(t *testing.T) {
 			server.Close()
 		}()
 		_, err := command(t.Context(), "-p", portal, "-t", iqn, "--time", "1m", "--rate", rate, "--sessions", "2")
-		if err == nil || !strings.Contains(err.Error(), "the connection was lost") {
+		if err == nil || !strings.Contains(err.Error(), "the connection was lost: ") || strings.HasSuffix(err.Error(), ": ") {
 			t.Errorf("rate %s: %v", rate, err)
 		}
 	}

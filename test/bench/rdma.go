@@ -259,22 +259,28 @@ type rdmaResult struct {
 	sides []side
 }
 
-// measureRDMA lets all clients take turns on every row.
+// measureRDMA lets all clients take turns on every row. One that fails is left out
+// of the row's other rounds.
 func (s *rdmaSetup) measureRDMA(rows []rdmaRow, clients []rdmaClient) ([]rdmaResult, error) {
 	var all []rdmaResult
+	var failed error
 	for _, r := range rows {
 		result := rdmaResult{row: r}
 		for _, c := range clients {
 			result.sides = append(result.sides, side{name: c.name})
 		}
+		unable := make([]bool, len(clients))
 		for range s.rounds {
 			for i, c := range clients {
-				if c.argv(s, r) == nil {
+				if unable[i] || c.argv(s, r) == nil {
 					continue
 				}
 				x, err := s.sampleByRDMA(c, r)
 				if err != nil {
-					return nil, fmt.Errorf("%s: %w", r.name(), err)
+					unable[i] = true
+					fmt.Printf("%s, %s: %v\n", c.name, r.name(), err)
+					failed = errors.Join(failed, fmt.Errorf("%s: %w", r.name(), err))
+					continue
 				}
 				result.sides[i].samples = append(result.sides[i].samples, x)
 			}
@@ -282,7 +288,7 @@ func (s *rdmaSetup) measureRDMA(rows []rdmaRow, clients []rdmaClient) ([]rdmaRes
 		result.print()
 		all = append(all, result)
 	}
-	return all, nil
+	return all, failed
 }
 
 func (r *rdmaResult) print() {
@@ -350,15 +356,15 @@ func runRDMA(ctx context.Context, args []string) error {
 			rows = append(rows, row)
 		}
 	}
-	results, err := r.measureRDMA(rows, rdmaClients())
-	if err != nil || *out == "" || len(results) == 0 {
-		return err
+	results, failed := r.measureRDMA(rows, rdmaClients())
+	if *out == "" || len(results) == 0 {
+		return failed
 	}
 	var doc document
 	fmt.Fprintf(&doc, "\nMeasured %s in a virtual machine: Linux %s, %d × %s, %s; %s. %d rounds of %v each.\n",
 		time.Now().UTC().Format("2006-01-02"), kernel(), runtime.NumCPU(), processor(), runtime.Version(), peers(), s.rounds, s.time)
 	doc.rdmaTables(results)
-	return os.WriteFile(*out, []byte(doc.String()), 0o644)
+	return errors.Join(failed, os.WriteFile(*out, []byte(doc.String()), 0o644))
 }
 
 // insertTables is what is left to be done outside of the virtual machine.
