@@ -10,7 +10,7 @@
 #   VM_RUNS       the runs, each a kernel and a kind of RDMA
 #                 ("6.12/rxe 6.12/siw 6.1/rxe")
 #   VM_OPTIONAL   if it is set, a host where this cannot be done is no failure
-#   KILLS         how often the cases that kill the daemon do so (10)
+#   KILLS         how often the cases that kill the daemon do so (5)
 #   MATRIX        "full": all that a disk must do, on each kind of disk
 #   VM_CACHE      see prep.sh
 #   VM_ACCEL      see vm.sh
@@ -128,7 +128,7 @@ for run in $runs; do
 	mkdir -p "$logs"
 	echo "vm: Linux $kernel with $kind, ${#cases[@]} cases"
 	if ! test/vm/vm.sh --kernel "$kernel" ${options[@]+"${options[@]}"} --timeout "${VM_TIMEOUT:-3000}" -v \
-		--rw "$out" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env KILLS="${KILLS:-10}" --env MATRIX="${MATRIX:-}" --env VM_TESTS="$out/tests" -- \
+		--rw "$out" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env KILLS="${KILLS:-5}" --env MATRIX="${MATRIX:-}" --env VM_TESTS="$out/tests" -- \
 		bash /run/vm/guest/cases.sh "$logs" "${cases[@]}" 2>&1 | tee "$logs/output"; then
 		failed="$failed $run"
 	fi

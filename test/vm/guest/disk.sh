@@ -84,9 +84,16 @@ disk_matrix() {
 # disk_some DEVICE... goes through what depends on the target and on the size of
 # a block; with MATRIX=full it is disk_matrix.
 disk_some() {
-	local d
-	if [ "${MATRIX:-}" = full ]; then disk_matrix "$@" && return; fi
-	for d; do disk_steps "$d" disk_verify disk_discard "disk_fs xfs"; done
+	local d steps
+	if [ "${MATRIX:-}" = full ]; then
+		disk_matrix "$@"
+		return
+	fi
+	for d; do
+		steps=(disk_verify disk_discard)
+		if [ "$(blockdev --getss "$d")" -ne 512 ]; then steps+=("disk_fs xfs"); fi
+		disk_steps "$d" "${steps[@]}"
+	done
 }
 
 # disk_steps DEVICE STEP... goes through some of it.
