@@ -29,7 +29,8 @@ lio_up() {
 		"$(lio_file large /tmp/luns/large $((3 << 40)) "${thin[@]}")" \
 		"$(lio_ram plain 64)"
 	lio_portal $lio 127.0.0.1:3270
-	lio_target $protected "$LIO/core/fileio_1/thin"
+	# A disk of its own: what another session has by another way would be kept idle.
+	lio_target $protected "$(lio_file protected /tmp/luns/protected $((64 * mib)))"
 	echo 1 >$LIO/iscsi/$protected/tpgt_1/attrib/demo_mode_write_protect
 	lio_portal $protected 127.0.0.1:3271
 }
