@@ -58,10 +58,14 @@ demo: build ## show the way from iscsi.conf to a mounted disk, on this machine a
 	@test/demo.sh
 
 .PHONY: check
-check: deps check-fast ## install what the tests need (as root on Debian), then run everything
+check: deps check-fast check-vm-quick ## install what the tests need (as root on Debian), then run all tests that take minutes
 
 .PHONY: check-fast
 check-fast: build lint test sim e2e ## all checks but those that need a virtual machine
+
+.PHONY: check-vm-quick
+check-vm-quick: ## the quick cases of check-vm; where there is no virtual machine to be had, it says so
+	@VM_QUICK=1 VM_OPTIONAL=$${VM_OPTIONAL-1} test/vm/run.sh
 
 .PHONY: check-vm
 check-vm: ## what needs other kernels, RDMA devices and ublk: in a virtual machine (as root; test/vm/README.md)

@@ -9,6 +9,8 @@
 #
 #   VM_RUNS       the runs, each a kernel and a kind of RDMA
 #                 ("6.12/rxe 6.12/siw 6.1/rxe")
+#   VM_QUICK      if it is set, only the cases that are quick, on the runs that
+#                 they name for it: what make check does
 #   VM_OPTIONAL   if it is set, a host where this cannot be done is no failure
 #   KILLS         how often the cases that kill the daemon do so (5)
 #   MATRIX        "full": all that a disk must do, on each kind of disk
@@ -20,6 +22,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 PATH=$PATH:/usr/sbin:/sbin
 GO=${GO:-go}
+which=runs
+if [ -n "${VM_QUICK:-}" ]; then which=quick VM_RUNS=${VM_RUNS:-6.12/rxe 6.12/siw}; fi
 runs=${VM_RUNS:-6.12/rxe 6.12/siw 6.1/rxe}
 out=$PWD/bin/vm
 tags=rdma,urfave_cli_no_docs,urfave_cli_no_suggest
@@ -93,13 +97,15 @@ if [ "${1:-}" = --bench ]; then
 	exec $GO run ./test/bench rdma -insert "$out/bench.md"
 fi
 
-# selected prints the cases of a run: those whose "# runs: PATTERN..." fits, or
+# selected prints the cases of a run: those whose "# runs: PATTERN..." fits (or
+# "# quick: PATTERN...", where only these are wanted), or
 # who have none. Names, if there are any, restrict them further.
 selected() {
 	local run=$1 case pattern patterns name
 	shift
 	for case in "$PWD"/test/vm/cases/*.sh; do
-		read -ra patterns <<<"$(sed -n 's/^# runs: *//p' "$case" | head -1)"
+		read -ra patterns <<<"$(sed -n "s/^# $which: *//p" "$case" | head -1)"
+		if [ $which = quick ] && [ ${#patterns[@]} -eq 0 ]; then continue; fi
 		for pattern in "${patterns[@]:-*}"; do
 			# shellcheck disable=SC2053 # it is a pattern
 			[[ $run == $pattern ]] || continue

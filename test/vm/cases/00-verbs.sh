@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The conformance suite of transport/rdma on the kernel's RDMA device, by verbs.
 # timeout: 600
+# quick: 6.12/*
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 rdma_up "$RDMA"

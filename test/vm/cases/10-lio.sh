@@ -4,6 +4,7 @@
 # verified, a file system, a target that goes away for a while, and on ublk the
 # death of the daemon under I/O.
 # timeout: 900
+# quick: 6.12/*
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 target=iqn.2026-11.example:lio

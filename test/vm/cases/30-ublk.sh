@@ -3,6 +3,7 @@
 # the conformance suite, file systems, fio, and daemons that are killed.
 # runs: 6.12/rxe
 # timeout: 900
+# quick: 6.12/rxe
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 modprobe ublk_drv

@@ -2,6 +2,7 @@
 # By verbs, no payload byte is copied in our process: it has no access to the
 # memory of a request while the request is under way, and the data is right.
 # runs: 6.12/*
+# quick: 6.12/rxe
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 target=iqn.2026-11.example:lio

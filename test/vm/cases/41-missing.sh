@@ -3,6 +3,7 @@
 # library, no permission to lock memory; and which of two devices is taken.
 # runs: 6.12/rxe
 # timeout: 300
+# quick: 6.12/rxe
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 target=iqn.2026-11.example:lio

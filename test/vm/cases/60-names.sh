@@ -4,6 +4,7 @@
 # UUID= and LABEL= mounts; a daemon that dies; and the same without udev.
 # timeout: 900
 # runs: 6.12/rxe
+# quick: 6.12/rxe
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 DISK_RUN=/run/iscsid # where the rule looks
