@@ -24,6 +24,11 @@ finish() {
 	exit $status
 }
 
+# open-iscsi's daemon of a case before would be taken for ours.
+if [ -s /run/iscsid.pid ]; then
+	kill "$(cat /run/iscsid.pid)" 2>/dev/null || true
+	rm -f /run/iscsid.pid
+fi
 touch /etc/fstab
 cp /etc/fstab /tmp/fstab
 # A daemon that detaches wants a syslog.
