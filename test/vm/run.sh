@@ -91,7 +91,7 @@ if [ "${1:-}" = --bench ]; then
 	$GO build -o "$out/tests/bench" ./test/bench
 	rm -f "$out/bench.md"
 	mkdir -p "$out/logs/bench"
-	test/vm/vm.sh --timeout "${VM_TIMEOUT:-3000}" -v --rw "$out" --keep "$out/logs/bench" --env RDMA=rxe \
+	test/vm/vm.sh --timeout "${VM_TIMEOUT:-3000}" -v --rw "$PWD" --keep "$out/logs/bench" --env RDMA=rxe \
 		--env VM_BIN="$out/bin" --env VM_TESTS="$out/tests" -- \
 		bash /run/vm/guest/bench.sh -out "$out/bench.md" "$@" 2>&1 | tee "$out/logs/bench/output"
 	exec $GO run ./test/bench rdma -insert "$out/bench.md"
@@ -124,6 +124,8 @@ for run in $runs; do
 		cannot "the kernel or the packages of the guest for $run could not be fetched (or, for siw, built)"
 done
 
+# The tree is shared at its own path: it may lie below /tmp, of which the guest
+# has its own.
 failed=
 for run in $runs; do
 	mapfile -t cases < <(selected "$run" "$@")
@@ -134,7 +136,7 @@ for run in $runs; do
 	mkdir -p "$logs"
 	echo "vm: Linux $kernel with $kind, ${#cases[@]} cases"
 	if ! test/vm/vm.sh --kernel "$kernel" ${options[@]+"${options[@]}"} --timeout "${VM_TIMEOUT:-3000}" -v \
-		--rw "$out" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env KILLS="${KILLS:-5}" --env MATRIX="${MATRIX:-}" --env VM_TESTS="$out/tests" -- \
+		--rw "$PWD" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env KILLS="${KILLS:-5}" --env MATRIX="${MATRIX:-}" --env VM_TESTS="$out/tests" -- \
 		bash /run/vm/guest/cases.sh "$logs" "${cases[@]}" 2>&1 | tee "$logs/output"; then
 		failed="$failed $run"
 	fi
