@@ -13,6 +13,8 @@
 #                 they name for it: what make check does
 #   VM_OPTIONAL   if it is set, a host where this cannot be done is no failure
 #   KILLS         how often the cases that kill the daemon do so (5)
+#   LOGINS        how many logins and logouts the case about them does (200)
+#   VM_DRAFTS     if it is set, also the cases of test/vm/drafts
 #   MATRIX        "full": all that a disk must do, on each kind of disk
 #   VM_CACHE      see prep.sh
 #   VM_ACCEL      see vm.sh
@@ -103,7 +105,7 @@ fi
 selected() {
 	local run=$1 case pattern patterns name
 	shift
-	for case in "$PWD"/test/vm/cases/*.sh; do
+	for case in "$PWD"/test/vm/cases/*.sh ${VM_DRAFTS:+"$PWD"/test/vm/drafts/*.sh}; do
 		read -ra patterns <<<"$(sed -n "s/^# $which: *//p" "$case" | head -1)"
 		if [ $which = quick ] && [ ${#patterns[@]} -eq 0 ]; then continue; fi
 		for pattern in "${patterns[@]:-*}"; do
@@ -136,7 +138,7 @@ for run in $runs; do
 	mkdir -p "$logs"
 	echo "vm: Linux $kernel with $kind, ${#cases[@]} cases"
 	if ! test/vm/vm.sh --kernel "$kernel" ${options[@]+"${options[@]}"} --timeout "${VM_TIMEOUT:-3000}" -v \
-		--rw "$PWD" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env KILLS="${KILLS:-5}" --env MATRIX="${MATRIX:-}" --env VM_TESTS="$out/tests" -- \
+		--rw "$PWD" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env KILLS="${KILLS:-5}" --env LOGINS="${LOGINS:-200}" --env MATRIX="${MATRIX:-}" --env VM_TESTS="$out/tests" -- \
 		bash /run/vm/guest/cases.sh "$logs" "${cases[@]}" 2>&1 | tee "$logs/output"; then
 		failed="$failed $run"
 	fi

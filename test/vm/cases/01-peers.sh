@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # The peers by themselves, so that a failure of ours is told from one of theirs:
 # LIO and tgtd serve iSER, to somebody else's initiator, and not quietly TCP.
+# Not on 6.1, whose LIO can hang for good when libiscsi gives up a login, which
+# leaves the machine useless to the cases behind this one.
+# runs: 6.12/*
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 initiator=iqn.2026-11.example:guest

@@ -101,6 +101,7 @@ lio_null() {
 lio_file() {
 	local d=$LIO/core/fileio_1/$1 attribute
 	modprobe target_core_file
+	truncate -s ">$3" "$2" || return # else it grows as it is written to
 	mkdir -p "$d" && echo "fd_dev_name=$2,fd_dev_size=$3" >"$d/control" && lio_on "$d" || return
 	for attribute in "${@:4}"; do echo "${attribute#*=}" >"$d/attrib/${attribute%%=*}" || return; done
 }
@@ -135,9 +136,10 @@ lio_depth() { echo "$2" >"$LIO/iscsi/$1/tpgt_1/attrib/default_cmdsn_depth"; }
 # lio_chap IQN USER SECRET [MUTUAL_USER MUTUAL_SECRET] asks for CHAP.
 lio_chap() {
 	local auth=$LIO/iscsi/$1/tpgt_1/auth
-	echo "$2" >"$auth/userid" && echo "$3" >"$auth/password" || return
+	# Without a line feed, which LIO would take for a part of them.
+	printf %s "$2" >"$auth/userid" && printf %s "$3" >"$auth/password" || return
 	if [ $# -ge 5 ]; then
-		echo "$4" >"$auth/userid_mutual" && echo "$5" >"$auth/password_mutual" || return
+		printf %s "$4" >"$auth/userid_mutual" && printf %s "$5" >"$auth/password_mutual" || return
 	fi
 	echo 1 >"$LIO/iscsi/$1/tpgt_1/attrib/authentication"
 }
