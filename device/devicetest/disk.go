@@ -32,6 +32,7 @@ type Disk struct {
 	holding    bool
 	queue      []*device.Request // submitted
 	held       []*device.Request // kept from being done
+	resumed    []chan struct{}   // closed when what is queued has been completed
 	count      [device.WriteZeroes + 1]int
 	fua        int
 	violations []string
@@ -161,17 +162,23 @@ func (d *Disk) Held() int {
 	return len(d.held)
 }
 
-// Resume lets the requests that were kept be done: with errno as their
-// outcome where that is not 0.
+// Resume lets the requests that were kept be done, with errno as their outcome
+// where that is not 0, and returns when they have been handed back.
 func (d *Disk) Resume(errno syscall.Errno) {
+	done := make(chan struct{})
 	d.mu.Lock()
 	for _, r := range d.held {
 		r.Errno = errno
 		d.queue = append(d.queue, r)
 	}
 	d.held, d.holding = nil, false
+	d.resumed = append(d.resumed, done)
 	d.mu.Unlock()
 	d.poke()
+	select {
+	case <-done:
+	case <-d.done: // the disk was closed
+	}
 }
 
 // Count returns how many requests of a kind came, and FUA how many with FUA.
@@ -216,6 +223,8 @@ func (d *Disk) run() {
 		for {
 			d.mu.Lock()
 			batch, d.queue = d.queue, batch[:0]
+			resumed := d.resumed
+			d.resumed = nil
 			delay, closed := d.delay, d.closed
 			if d.shuffle != nil {
 				d.shuffle.Shuffle(len(batch), func(i, j int) { batch[i], batch[j] = batch[j], batch[i] })
@@ -227,13 +236,16 @@ func (d *Disk) run() {
 			if closed {
 				return
 			}
-			if len(batch) == 0 {
-				break
-			}
-			if delay > 0 {
+			if len(batch) > 0 && delay > 0 {
 				time.Sleep(delay)
 			}
 			complete(batch)
+			for _, done := range resumed {
+				close(done)
+			}
+			if len(batch) == 0 {
+				break
+			}
 		}
 	}
 }
