@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,18 +69,27 @@ func SetProperty(name, property, value string) error {
 	return os.WriteFile(filepath.Join("/sys/block", name, property), []byte(value), 0)
 }
 
+// errStaysReadOnly is of a device that was made read-only, which its driver
+// keeps it.
+var errStaysReadOnly = errors.New("the disk is writable now; the session has to be removed and added for that")
+
 // SetReadOnly tells the host of write protection.
 func SetReadOnly(name string, on bool) error {
+	want := strconv.Itoa(map[bool]int{true: 1}[on])
+	if Property(name, "ro") == want {
+		return nil
+	}
 	fd, err := open(name, unix.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	value := 0
-	if on {
-		value = 1
-	}
-	if err := unix.IoctlSetPointerInt(fd, unix.BLKROSET, value); err != nil {
+	value, _ := strconv.Atoi(want)
+	err = unix.IoctlSetPointerInt(fd, unix.BLKROSET, value)
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), err == nil && Property(name, "ro") != want:
+		return errStaysReadOnly
+	case err != nil:
 		return fmt.Errorf("BLKROSET: %w", err)
 	}
 	return nil

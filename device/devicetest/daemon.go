@@ -2,8 +2,11 @@ package devicetest
 
 import (
 	"bufio"
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,18 +21,18 @@ import (
 	"iscsictl/device"
 )
 
-// SharedDisk is a disk in a file that several processes can map, one after the
+// sharedDisk is a disk in a file that several processes can map, one after the
 // other. Like a target's it keeps what was written when a daemon dies.
-type SharedDisk struct {
+type sharedDisk struct {
 	arena *arena.Arena
 	mem   []byte
 	geo   device.Geometry
-	Hold  atomic.Bool // no request is ever done
+	hold  atomic.Bool // no request is ever done
 	in    chan *device.Request
 }
 
-// NewSharedDisk makes one of a file.
-func NewSharedDisk(t testing.TB, path string, size int64) *SharedDisk {
+// newSharedDisk makes one of a file.
+func newSharedDisk(t testing.TB, path string, size int64) *sharedDisk {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -39,7 +42,7 @@ func NewSharedDisk(t testing.TB, path string, size int64) *SharedDisk {
 	if err := unix.Ftruncate(fd, size); err != nil {
 		t.Fatal(err)
 	}
-	d := &SharedDisk{geo: Geometry4M, in: make(chan *device.Request, 4096)}
+	d := &sharedDisk{geo: Geometry4M, in: make(chan *device.Request, 4096)}
 	d.geo.Size, d.geo.MaxTransfer = size, 1<<20
 	if d.mem, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		t.Fatal(err)
@@ -52,14 +55,14 @@ func NewSharedDisk(t testing.TB, path string, size int64) *SharedDisk {
 }
 
 // Geometry is device.Disk's.
-func (d *SharedDisk) Geometry() device.Geometry { return d.geo }
+func (d *sharedDisk) Geometry() device.Geometry { return d.geo }
 
 // Arena is device.Disk's.
-func (d *SharedDisk) Arena() *arena.Arena { return d.arena }
+func (d *sharedDisk) Arena() *arena.Arena { return d.arena }
 
 // Submit is device.Disk's.
-func (d *SharedDisk) Submit(batch []*device.Request) {
-	if d.Hold.Load() {
+func (d *sharedDisk) Submit(batch []*device.Request) {
+	if d.hold.Load() {
 		return
 	}
 	for _, r := range batch {
@@ -67,7 +70,7 @@ func (d *SharedDisk) Submit(batch []*device.Request) {
 	}
 }
 
-func (d *SharedDisk) run() {
+func (d *sharedDisk) run() {
 	for r := range d.in {
 		r.Errno = 0
 		switch r.Op {
@@ -79,6 +82,56 @@ func (d *SharedDisk) run() {
 			clear(d.mem[r.Offset : r.Offset+r.Length])
 		}
 		r.Queue.Complete([]*device.Request{r})
+	}
+}
+
+// DaemonName is what a Daemon's device has in its back-end.
+var DaemonName = device.Name{Session: 1, LUN: 2, Target: "iqn.2012-06.example:recover"}
+
+// Environment of a Daemon.
+const (
+	diskVariable = "DEVICE_TEST_DISK"
+	sizeVariable = "DEVICE_TEST_SIZE"
+	leftVariable = "DEVICE_TEST_LEFT"
+	// HoldVariable has a daemon never finish a request.
+	HoldVariable = "DEVICE_TEST_HOLD=1"
+)
+
+// DaemonEnv is the environment of daemons that serve one disk of that size, one
+// after the other.
+func DaemonEnv(t *testing.T, size int64) []string {
+	return []string{diskVariable + "=" + filepath.Join(t.TempDir(), "disk"), fmt.Sprintf("%s=%d", sizeVariable, size)}
+}
+
+// LeftVariable has a daemon take back the device of a path.
+func LeftVariable(path string) string { return leftVariable + "=" + path }
+
+// Daemon is the process that tests kill: in another process than these it
+// attaches a disk, or takes back the device left, and serves it until its
+// standard input ends. It is called by TestDaemon.
+func Daemon(t *testing.T, attach func(ctx context.Context, disk device.Disk, left string) (device.Device, error)) {
+	path := os.Getenv(diskVariable)
+	if path == "" {
+		t.Skip("SKIP: this is the daemon of other tests")
+	}
+	size, err := strconv.ParseInt(os.Getenv(sizeVariable), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := newSharedDisk(t, path, size)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	dev, err := attach(ctx, disk, os.Getenv(leftVariable))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	name, value, _ := strings.Cut(HoldVariable, "=")
+	disk.hold.Store(os.Getenv(name) == value)
+	fmt.Printf("serving %s\n", dev.Path())
+	os.Stdin.Read(make([]byte, 1))
+	if err := dev.Detach(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -236,12 +289,16 @@ func MountFS(t *testing.T, node, kind string) (dir string, unmount func()) {
 }
 
 // KillUnderFio kills a daemon again and again under fio, on the device and on a
-// file of a file system on it: nobody sees an error, nor a wrong byte. It has the
-// variables env, and, when it is to take back the device of a path, again(path)
-// too.
-func KillUnderFio(t *testing.T, kills int, env []string, again func(path string) []string) {
+// file of a file system on it: nobody sees an error, nor a wrong byte. How often
+// is the variable's, or 10 times.
+func KillUnderFio(t *testing.T, variable string) {
+	kills, err := strconv.Atoi(os.Getenv(variable))
+	if err != nil {
+		kills = 10
+	}
 	for _, mounted := range []bool{false, true} {
 		t.Run(map[bool]string{false: "device", true: "file"}[mounted], func(t *testing.T) {
+			env := DaemonEnv(t, 128<<20)
 			p := Serve(t, env...)
 			file := "/dev/" + p.Path
 			var unmount func()
@@ -260,7 +317,7 @@ func KillUnderFio(t *testing.T, kills int, env []string, again func(path string)
 				time.Sleep(time.Duration(i*37%100) * time.Millisecond)
 				p.Kill()
 				begin := time.Now()
-				p = Serve(t, append(again(p.Path), env...)...)
+				p = Serve(t, append(env, LeftVariable(p.Path))...)
 				slowest = max(slowest, time.Since(begin))
 			}
 			t.Logf("%d kills; the slowest way back took %v, with the start of the process", kills, slowest)

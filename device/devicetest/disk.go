@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +65,21 @@ func NewDisk(geo device.Geometry, arenaSize int) (*Disk, error) {
 	d := &Disk{arena: a, mem: mem, geo: geo, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go d.run()
 	return d, nil
+}
+
+// CheckedDisk makes a disk that is checked at the test's end.
+func CheckedDisk(t testing.TB, geo device.Geometry, arenaSize int) *Disk {
+	t.Helper()
+	d, err := NewDisk(geo, arenaSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
 }
 
 // Close ends the disk, once no request is under way, and returns an error for

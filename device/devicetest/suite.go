@@ -95,24 +95,10 @@ const rigArena = 16 << 20
 
 func newRig(t *testing.T, h *Harness, geo device.Geometry, arenaSize int) *rig {
 	t.Helper()
-	r := &rig{t: t, h: h, disk: newDisk(t, geo, arenaSize)}
+	r := &rig{t: t, h: h, disk: CheckedDisk(t, geo, arenaSize)}
 	r.dev = attach(t, h.New(t), r.disk, rigName)
 	r.c = r.open()
 	return r
-}
-
-func newDisk(t *testing.T, geo device.Geometry, arenaSize int) *Disk {
-	t.Helper()
-	d, err := NewDisk(geo, arenaSize)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
 }
 
 // attach attaches a disk for the time of the test.

@@ -86,7 +86,7 @@ func testTwoDisks(t *testing.T, h *Harness) {
 	b := h.New(t)
 	var rigs [2]*rig
 	for i := range rigs {
-		r := &rig{t: t, h: h, disk: newDisk(t, Geometry4M, rigArena)}
+		r := &rig{t: t, h: h, disk: CheckedDisk(t, Geometry4M, rigArena)}
 		r.dev = attach(t, b, r.disk, device.Name{Session: 1, LUN: uint64(i), Target: "iqn.x"})
 		r.c = r.open()
 		r.write(h.fill(4096, uint64(i)), 0)
@@ -103,7 +103,7 @@ func testTwoDisks(t *testing.T, h *Harness) {
 func testAttachAgain(t *testing.T, h *Harness) {
 	b := h.New(t)
 	for i := range 3 {
-		r := &rig{t: t, h: h, disk: newDisk(t, Geometry4M, rigArena)}
+		r := &rig{t: t, h: h, disk: CheckedDisk(t, Geometry4M, rigArena)}
 		r.dev = attach(t, b, r.disk, rigName)
 		r.c = r.open()
 		r.write(h.fill(4096, uint64(i)), 0)
@@ -118,7 +118,7 @@ func testAttachAgain(t *testing.T, h *Harness) {
 }
 
 func testAttachTwice(t *testing.T, h *Harness) {
-	disk := newDisk(t, Geometry4M, rigArena)
+	disk := CheckedDisk(t, Geometry4M, rigArena)
 	b := h.New(t)
 	attach(t, b, disk, rigName)
 	if dev, err := b.Attach(t.Context(), disk, rigName); err == nil {
@@ -239,7 +239,7 @@ func testCleanNothing(t *testing.T, h *Harness) {
 	if lines := b.Clean(); len(lines) != 0 {
 		t.Errorf("cleaned %q", lines)
 	}
-	r := &rig{t: t, h: h, disk: newDisk(t, Geometry4M, rigArena)}
+	r := &rig{t: t, h: h, disk: CheckedDisk(t, Geometry4M, rigArena)}
 	r.dev = attach(t, b, r.disk, rigName)
 	if lines := b.Clean(); len(lines) != 0 {
 		t.Errorf("cleaned what is in use: %q", lines)

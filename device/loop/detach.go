@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	"iscsictl/device/block"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -25,14 +27,14 @@ func (d *Device) detach() error {
 	var errs []error
 	cleared := make(chan error, 1)
 	go func() { cleared <- d.clear() }()
-	err, ended := wait(cleared, d.backend.step)
+	err, ended := block.Wait(cleared, d.backend.step)
 	if !ended || errors.Is(err, errStillOpen) {
 		// What is under way completes first, what comes from now on fails.
 		d.files.stop()
 		d.files.drain(d.backend.step)
 		abort(d.dir)
 		if !ended {
-			if err, ended = wait(cleared, d.backend.step); !ended {
+			if err, ended = block.Wait(cleared, d.backend.step); !ended {
 				err = fmt.Errorf("%s does not let go of the file", d.Path())
 			}
 		}
@@ -63,15 +65,6 @@ func (d *Device) ended() error {
 		return fmt.Errorf("the kernel does not let go of %s", d.dir)
 	}
 	return nil
-}
-
-func wait(done <-chan error, limit time.Duration) (err error, ended bool) {
-	select {
-	case err := <-done:
-		return err, true
-	case <-time.After(limit):
-		return nil, false
-	}
 }
 
 // errStillOpen is returned for a loop device that others have open: it is

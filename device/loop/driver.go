@@ -7,12 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"iscsictl/device"
+	"iscsictl/device/block"
 )
 
 // Flags of a loop device, of linux/loop.h.
@@ -139,25 +139,6 @@ func setCapacity(number int) error {
 	return nil
 }
 
-func setReadOnly(number int, on bool) error {
-	fd, err := openLoop(number, unix.O_RDONLY)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	value := 0
-	if on {
-		value = 1
-	}
-	if err := unix.IoctlSetPointerInt(fd, unix.BLKROSET, value); err != nil {
-		if errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
-			return errors.New("the disk is writable now; the session has to be removed and added for that")
-		}
-		return fmt.Errorf("BLKROSET: %w", err)
-	}
-	return nil
-}
-
 // tune sets what the driver cannot know. It may fail, as it is about speed only.
 // Nothing is set that the driver would not set anew for the device's next file.
 func tune(number int, geo device.Geometry) {
@@ -165,5 +146,5 @@ func tune(number int, geo device.Geometry) {
 	if geo.Rotational {
 		rotational = "1"
 	}
-	os.WriteFile(fmt.Sprintf("/sys/block/loop%d/queue/rotational", number), []byte(rotational), 0)
+	block.SetProperty(fmt.Sprintf("loop%d", number), "queue/rotational", rotational)
 }

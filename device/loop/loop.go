@@ -24,15 +24,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"iscsictl/arena"
 	"iscsictl/device"
+	"iscsictl/device/block"
 	"iscsictl/device/modules"
-	"iscsictl/device/users"
 )
 
 // DefaultDir is where the FUSE file systems are mounted.
@@ -108,13 +107,13 @@ func (b *Backend) Attach(ctx context.Context, disk device.Disk, name device.Name
 
 // check returns an error for what a loop device cannot be.
 func check(g device.Geometry, a *arena.Arena) error {
-	switch block := g.LogicalBlock; {
-	case block < 512 || block > arena.PageSize || block&(block-1) != 0:
-		return fmt.Errorf("loop: a logical block of %d bytes cannot be shown", block)
-	case g.Size <= 0 || g.Size%int64(block) != 0:
+	switch unit := g.LogicalBlock; {
+	case unit < 512 || unit > arena.PageSize || unit&(unit-1) != 0:
+		return fmt.Errorf("loop: a logical block of %d bytes cannot be shown", unit)
+	case g.Size <= 0 || g.Size%int64(unit) != 0:
 		return fmt.Errorf("loop: a size of %d bytes cannot be shown", g.Size)
-	case g.MaxTransfer < block:
-		return fmt.Errorf("loop: largest transfer of %d bytes is less than a block of %d", g.MaxTransfer, block)
+	case g.MaxTransfer < unit:
+		return fmt.Errorf("loop: largest transfer of %d bytes is less than a block of %d", g.MaxTransfer, unit)
 	case a.Size() < 8*arena.PageSize:
 		return fmt.Errorf("loop: an arena of %d bytes is too small", a.Size())
 	}
@@ -211,7 +210,7 @@ func (d *Device) Update(g device.Geometry) error {
 		}
 	}
 	if g.ReadOnly != old.ReadOnly {
-		if err := setReadOnly(d.number, g.ReadOnly); err != nil {
+		if err := block.SetReadOnly(d.Path(), g.ReadOnly); err != nil {
 			return fmt.Errorf("loop: %s: %w", d.Path(), err)
 		}
 	}
@@ -234,29 +233,15 @@ func (d *Device) resize(size int64) error {
 	return setCapacity(d.number)
 }
 
-// Reserve is device.Device's: the device is opened for exclusive use, which
-// fails while it is mounted, is swap, or belongs to another such device.
-func (d *Device) Reserve() ([]device.User, error) {
+// Reserve is device.Device's.
+func (d *Device) Reserve() (found []device.User, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.exclusive >= 0 {
 		return nil, nil
 	}
-	fd, err := openLoop(d.number, unix.O_RDONLY|unix.O_EXCL)
-	if errors.Is(err, syscall.EBUSY) {
-		return users.Find(d.Path()), fmt.Errorf("loop: %s: %w", d.Path(), device.ErrInUse)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("loop: %w", err)
-	}
-	// A process that dies closes its descriptors in their order. Closing
-	// the device may wait for I/O, which ends when FUSE's is closed: that
-	// has to come first.
-	d.exclusive, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, d.fuseFD+1)
-	unix.Close(fd)
-	if err != nil {
-		d.exclusive = -1
-		return nil, fmt.Errorf("loop: %w", err)
+	if d.exclusive, found, err = block.Reserve(d.Path(), d.fuseFD); err != nil {
+		return found, fmt.Errorf("loop: %s: %w", d.Path(), err)
 	}
 	return nil, nil
 }

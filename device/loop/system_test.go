@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,99 +20,26 @@ import (
 	"iscsictl/device/users"
 )
 
-// run runs a program in a directory of the test's, or skips the test where it
-// is not installed.
-func run(t testing.TB, program string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		t.Skipf("SKIP: %s is not installed", program)
-	}
-	cmd := exec.Command(path, args...)
-	cmd.Dir = t.TempDir()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// mountFS mounts a device's file system for the time of the test.
-func mountFS(t *testing.T, node string) (dir string, unmount func()) {
-	t.Helper()
-	dir = t.TempDir()
-	if err := unix.Mount(node, dir, "ext4", 0, ""); err != nil {
-		t.Skipf("SKIP: mounting ext4: %v", err)
-	}
-	done := false
-	unmount = func() {
-		if !done {
-			done = true
-			if err := unix.Unmount(dir, 0); err != nil {
-				t.Errorf("unmounting %s: %v", dir, err)
-			}
-		}
-	}
-	t.Cleanup(unmount)
-	return dir, unmount
-}
-
-// TestFileSystem makes a file system, writes and reads files, and finds the
-// disk in use while it is mounted.
+// TestFileSystem also lets a file system grow with its disk.
 func TestFileSystem(t *testing.T) {
 	b := backend(t)
 	geo := devicetest.Geometry4M
 	geo.Size = 64 << 20
-	disk := newDisk(t, geo)
+	disk := devicetest.CheckedDisk(t, geo, 32<<20)
 	dev := attach(t, b, disk)
-	node := "/dev/" + dev.Path()
-	run(t, "mkfs.ext4", "-q", "-F", node)
-	dir, unmount := mountFS(t, node)
-	content := make([]byte, 5<<20+123)
-	rand.NewChaCha8([32]byte{2}).Read(content)
-	for i := range 4 {
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), content, 0o600); err != nil {
+	devicetest.FileSystem(t, dev, disk, "ext4", []string{"mkfs.ext4", "-q", "-F"}, func(node string) {
+		geo.Size = 100 << 20
+		disk.SetGeometry(geo)
+		if err := dev.Update(geo); err != nil {
 			t.Fatal(err)
 		}
-	}
-	users, err := dev.Reserve()
-	if !errors.Is(err, device.ErrInUse) {
-		t.Fatalf("a mounted disk was reserved: %v", err)
-	}
-	if len(users) != 1 || users[0] != (device.User{What: "mounted on " + dir}) {
-		t.Errorf("used by %v, want the mount on %s", users, dir)
-	}
-	unmount()
-	if disk.Count(device.Flush) == 0 {
-		t.Error("no flush came")
-	}
-	if _, err := dev.Reserve(); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(node, dir, "ext4", 0, ""); !errors.Is(err, unix.EBUSY) {
-		t.Errorf("mounting a reserved disk: %v", err)
-	}
-	dev.Release()
+		devicetest.RunProgram(t, "e2fsck", "-f", "-y", node)
+		devicetest.RunProgram(t, "resize2fs", node)
+	})
+}
 
-	// After growing, the file system can grow too.
-	geo.Size = 100 << 20
-	disk.SetGeometry(geo)
-	if err := dev.Update(geo); err != nil {
-		t.Fatal(err)
-	}
-	run(t, "e2fsck", "-f", "-y", node)
-	run(t, "resize2fs", node)
-	dir, unmount = mountFS(t, node)
-	for i := range 4 {
-		got, err := os.ReadFile(filepath.Join(dir, fmt.Sprint(i)))
-		if err != nil || !bytes.Equal(got, content) {
-			t.Fatalf("file %d is not what was written: %v", i, err)
-		}
-	}
-	unmount()
-	if err := dev.Detach(); err != nil {
-		t.Error(err)
-	}
+func TestReserveNamesProcesses(t *testing.T) {
+	devicetest.ReserveNamesProcesses(t, attach(t, backend(t), devicetest.CheckedDisk(t, devicetest.Geometry4M, 32<<20)))
 }
 
 // TestProperties: what the kernel says of the device is what the disk is.
@@ -121,7 +47,7 @@ func TestProperties(t *testing.T) {
 	b := backend(t)
 	geo := devicetest.Geometry4M
 	geo.Size, geo.LogicalBlock, geo.Rotational = 3<<40, 4096, true // more than 2 TiB
-	dev := attach(t, b, newDisk(t, geo))
+	dev := attach(t, b, devicetest.CheckedDisk(t, geo, 32<<20))
 	for file, want := range map[string]string{
 		"size": fmt.Sprint(geo.Size / 512), "queue/logical_block_size": "4096", "loop/dio": "1", "loop/partscan": "1",
 		"queue/rotational": "1", "ro": "0", "queue/write_cache": "write back", "queue/discard_granularity": "4096",
@@ -131,12 +57,12 @@ func TestProperties(t *testing.T) {
 			t.Errorf("%s is %q, %v; want %s", file, got, err, want)
 		}
 	}
-	f, err := open("/dev/"+dev.Path(), unix.O_RDWR)
+	f, err := devicetest.OpenBlock("/dev/"+dev.Path(), unix.O_RDWR)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	p, got := alignedBuffer(4096), alignedBuffer(4096)
+	p, got := devicetest.AlignedBuffer(4096), devicetest.AlignedBuffer(4096)
 	copy(p, "at the far end")
 	if _, err := f.WriteAt(p, geo.Size-4096); err != nil {
 		t.Fatal(err)
@@ -150,11 +76,11 @@ func TestFio(t *testing.T) {
 	b := backend(t)
 	geo := devicetest.Geometry4M
 	geo.Size = 32 << 20
-	disk := newDisk(t, geo)
+	disk := devicetest.CheckedDisk(t, geo, 32<<20)
 	disk.Shuffle(1)
 	dev := attach(t, b, disk)
 	for _, job := range [][]string{{"--rw=randwrite", "--bsrange=512-64k"}, {"--rw=write", "--bs=1M"}} {
-		out := run(t, "fio", append(job, "--name=x", "--ioengine=libaio", "--direct=1", "--filename=/dev/"+dev.Path(),
+		out := devicetest.RunProgram(t, "fio", append(job, "--name=x", "--ioengine=libaio", "--direct=1", "--filename=/dev/"+dev.Path(),
 			"--iodepth=32", "--size=32M", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--randseed=7", "--fsync=64")...)
 		if !strings.Contains(out, "err= 0") {
 			t.Errorf("fio:\n%s", out)
@@ -168,9 +94,9 @@ func TestNoZeroes(t *testing.T) {
 	b := backend(t)
 	geo := devicetest.Geometry4M
 	geo.ZeroesMax = 0 // DiscardMax is not
-	disk := newDisk(t, geo)
+	disk := devicetest.CheckedDisk(t, geo, 32<<20)
 	dev := attach(t, b, disk)
-	f, err := open("/dev/"+dev.Path(), unix.O_RDWR)
+	f, err := devicetest.OpenBlock("/dev/"+dev.Path(), unix.O_RDWR)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +147,7 @@ func TestClean(t *testing.T) {
 			t.Errorf("cleaned again: %q", lines)
 		}
 	}
-	attach(t, b, newDisk(t, devicetest.Geometry4M))
+	attach(t, b, devicetest.CheckedDisk(t, devicetest.Geometry4M, 32<<20))
 }
 
 // TestCleanMounted: the file system on a dead daemon's disk is still mounted.
@@ -229,8 +155,8 @@ func TestClean(t *testing.T) {
 func TestCleanMounted(t *testing.T) {
 	b := backend(t)
 	name, kill := start(t, b.dir)
-	run(t, "mkfs.ext4", "-q", "-F", "/dev/"+name)
-	dir, unmount := mountFS(t, "/dev/"+name)
+	devicetest.RunProgram(t, "mkfs.ext4", "-q", "-F", "/dev/"+name)
+	dir, unmount := devicetest.MountFS(t, "/dev/"+name, "ext4")
 	if err := os.WriteFile(filepath.Join(dir, "file"), make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +177,7 @@ func TestCleanMounted(t *testing.T) {
 func TestAttachAfterDeath(t *testing.T) {
 	b := backend(t)
 	name := startAndKill(t, b.dir, false)
-	dev, err := b.Attach(t.Context(), newDisk(t, devicetest.Geometry4M), device.Name{Session: 9})
+	dev, err := b.Attach(t.Context(), devicetest.CheckedDisk(t, devicetest.Geometry4M, 32<<20), device.Name{Session: 9})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,6 +260,6 @@ func BenchmarkFio(b *testing.B) {
 	back := backend(b)
 	geo := devicetest.Geometry4M
 	geo.Size = 256 << 20
-	dev := attach(b, back, newDisk(b, geo))
+	dev := attach(b, back, devicetest.CheckedDisk(b, geo, 32<<20))
 	devicetest.Fio(b, "--ioengine=libaio", "--direct=1", "--filename=/dev/"+dev.Path(), "--size=256M")
 }

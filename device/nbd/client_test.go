@@ -9,9 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-
-	"iscsictl/device"
-	"iscsictl/device/devicetest"
 )
 
 // client is a small NBD client: it writes and reads what the tests say, with
@@ -230,21 +227,6 @@ func (c *client) Size() (int64, error)           { return int64(c.size), nil }
 func (c *client) Close() error {
 	c.nc.Write(rawCommand(cmdDisconnect, 0, 0, 0, 0))
 	return c.nc.Close()
-}
-
-// newDisk makes a disk in memory that is checked at the test's end.
-func newDisk(t testing.TB, geo device.Geometry, arenaSize int) *devicetest.Disk {
-	t.Helper()
-	d, err := devicetest.NewDisk(geo, arenaSize)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
 }
 
 // pair makes a socket pair, whose ends are as those of unix sockets.

@@ -42,7 +42,7 @@ func serve(t testing.TB, disk device.Disk, structured bool) (peer net.Conn, e *E
 }
 
 func TestErrnos(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	peer, _, _ := serve(t, disk, true)
 	c := (&client{nc: peer, structured: true, waiting: map[uint64]*answer{}}).start()
 	var now syscall.Errno
@@ -72,7 +72,7 @@ func TestErrnos(t *testing.T) {
 func TestRefused(t *testing.T) {
 	geo := devicetest.Geometry4M
 	geo.DiscardMax, geo.ZeroesMax = 0, 0
-	disk := newDisk(t, geo, 4<<20)
+	disk := devicetest.CheckedDisk(t, geo, 4<<20)
 	peer, _, _ := serve(t, disk, false)
 	c := (&client{nc: peer, waiting: map[uint64]*answer{}}).start()
 	big := make([]byte, maxPayload+512)
@@ -105,7 +105,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestTrimFUAFlushes(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	peer, _, _ := serve(t, disk, false)
 	c := (&client{nc: peer, waiting: map[uint64]*answer{}}).start()
 	if err := c.do(cmdTrim, cmdFlagFUA, 0, 4096, nil); err != nil {
@@ -126,7 +126,7 @@ func TestTrimFUAFlushes(t *testing.T) {
 func TestManyRounds(t *testing.T) {
 	geo := devicetest.Geometry4M
 	geo.ZeroesMax = 4096
-	disk := newDisk(t, geo, 4<<20)
+	disk := devicetest.CheckedDisk(t, geo, 4<<20)
 	peer, _, _ := serve(t, disk, false)
 	c := (&client{nc: peer, waiting: map[uint64]*answer{}}).start()
 	disk.Poke(bytes.Repeat([]byte{1}, 4<<20), 0)
@@ -146,7 +146,7 @@ func TestManyRounds(t *testing.T) {
 // TestLargeReadFails: a reply that has begun cannot be taken back.
 func TestLargeReadFails(t *testing.T) {
 	geo := devicetest.Geometry4M
-	disk := newDisk(t, geo, 4<<20) // 512 KiB at a time
+	disk := devicetest.CheckedDisk(t, geo, 4<<20) // 512 KiB at a time
 	disk.SetErrors(func(r *device.Request) syscall.Errno {
 		if r.Offset >= 2<<20 {
 			return syscall.EIO
@@ -178,7 +178,7 @@ func TestLargeReadFails(t *testing.T) {
 // TestSlowReader: a client that does not read its replies has memory for some
 // requests only, and the rest of the arena stays with others.
 func TestSlowReader(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 16<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 16<<20)
 	peer, e, wait := serve(t, disk, false)
 	e.drain = 100 * time.Millisecond
 	for i := range 200 {
@@ -216,7 +216,7 @@ func TestSlowReader(t *testing.T) {
 // TestLostConnection: what is under way when the client is gone completes
 // later, and gives its memory back.
 func TestLostConnection(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	peer, _, wait := serve(t, disk, true)
 	disk.Hold()
 	for i := range 10 {
@@ -235,7 +235,7 @@ func TestLostConnection(t *testing.T) {
 
 // TestTooManyConnections also checks that those who are there go on.
 func TestTooManyConnections(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	e, err := NewExport(disk, "x", "")
 	if err != nil {
 		t.Fatal(err)
@@ -272,7 +272,7 @@ func TestTooManyConnections(t *testing.T) {
 }
 
 func TestBadGeometry(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	e, err := NewExport(disk, "x", "")
 	if err != nil {
 		t.Fatal(err)
@@ -293,10 +293,10 @@ func TestBadGeometry(t *testing.T) {
 
 // TestNoAllocation: the data path allocates nothing for a request.
 func TestNoAllocation(t *testing.T) {
-	if raceEnabled {
+	if devicetest.RaceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	peer, _, _ := serve(t, disk, true)
 	const batch = 16
 	var commands []byte

@@ -27,7 +27,7 @@ func FuzzNegotiate(f *testing.F) {
 	f.Add(append(bytes.Clone(flags), option(optInfo, []byte("\x00\x00\x00\x01x\x00\x03\x00\x01\x00\x02\x00\x03"))...))
 	f.Add(append(bytes.Clone(flags), option(optInfo, []byte("\xff\xff\xff\xffx\x00\x03"))...))
 	f.Add(append(bytes.Clone(flags), option(5, make([]byte, maxOption+1))...))
-	disk := newDisk(f, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(f, devicetest.Geometry4M, 4<<20)
 	e, err := NewExport(disk, "x", "about it")
 	if err != nil {
 		f.Fatal(err)
@@ -49,7 +49,7 @@ func FuzzIntake(f *testing.F) {
 	f.Add(rawCommand(cmdRead, 0, 1, 0, 3<<20), false)
 	f.Add(rawCommand(cmdRead, cmdFlagDF, 1, 0, 3<<20), true)
 	f.Add(rawCommand(cmdWrite, 0, 1, 1<<63, 1<<31), true)
-	disk := newDisk(f, devicetest.Geometry4M, 1<<20)
+	disk := devicetest.CheckedDisk(f, devicetest.Geometry4M, 1<<20)
 	f.Fuzz(func(t *testing.T, b []byte, structured bool) {
 		peer, _, wait := serve(t, disk, structured)
 		go func() {
@@ -66,7 +66,7 @@ func FuzzIntake(f *testing.F) {
 
 // TestNegotiateTruncated: a negotiation that ends early is an error, wherever.
 func TestNegotiateTruncated(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	e, err := NewExport(disk, "x", "")
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestNegotiateTruncated(t *testing.T) {
 }
 
 func TestNegotiateBounds(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	e, err := NewExport(disk, "x", "")
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,30 +16,13 @@ import (
 // attach makes a disk with its socket, and returns that and its URI.
 func attach(t testing.TB, geo device.Geometry) (disk *devicetest.Disk, uri string) {
 	t.Helper()
-	disk = newDisk(t, geo, 32<<20)
+	disk = devicetest.CheckedDisk(t, geo, 32<<20)
 	d, err := NewSocket(t.TempDir(), 0o600, -1).Attach(t.Context(), disk, device.Name{Session: 1, Target: "iqn.2012-06.example:disk", Serial: "abc"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Detach() })
 	return disk, "nbd+unix:///?socket=" + d.Path()
-}
-
-// run runs a program in a directory of the test's, or skips the test where it
-// is not installed.
-func run(t testing.TB, program string, args ...string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		t.Skipf("SKIP: %s is not installed", program)
-	}
-	cmd := exec.Command(path, args...)
-	cmd.Dir = t.TempDir()
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }
 
 func TestNbdinfo(t *testing.T) {
@@ -66,7 +48,7 @@ func TestNbdinfo(t *testing.T) {
 		} `json:"exports"`
 	}
 	for _, args := range [][]string{{"--json", uri}, {"--json", "--list", uri}} {
-		out := run(t, "nbdinfo", args...)
+		out := devicetest.RunProgram(t, "nbdinfo", args...)
 		if err := json.Unmarshal([]byte(out), &got); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
@@ -106,14 +88,14 @@ func TestNbdcopy(t *testing.T) {
 	geo.Size = 32 << 20
 	disk, uri := attach(t, geo)
 	file, content := randomFile(t, int(geo.Size))
-	run(t, "nbdcopy", "--flush", "--connections=4", "--requests=64", file, uri)
+	devicetest.RunProgram(t, "nbdcopy", "--flush", "--connections=4", "--requests=64", file, uri)
 	got := make([]byte, len(content))
 	disk.Peek(got, 0)
 	if !bytes.Equal(got, content) {
 		t.Fatal("the disk is not what was copied to it")
 	}
 	back := filepath.Join(t.TempDir(), "back")
-	run(t, "nbdcopy", "--request-size=4194304", uri, back)
+	devicetest.RunProgram(t, "nbdcopy", "--request-size=4194304", uri, back)
 	if got, err := os.ReadFile(back); err != nil || !bytes.Equal(got, content) {
 		t.Fatalf("what was copied from the disk differs: %v", err)
 	}
@@ -127,14 +109,14 @@ func TestQemu(t *testing.T) {
 	geo.Size = 32 << 20
 	disk, uri := attach(t, geo)
 	file, content := randomFile(t, int(geo.Size))
-	run(t, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", file, uri)
+	devicetest.RunProgram(t, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", file, uri)
 	got := make([]byte, len(content))
 	disk.Peek(got, 0)
 	if !bytes.Equal(got, content) {
 		t.Fatal("the disk is not what was converted to it")
 	}
-	run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", file, uri)
-	out := run(t, "qemu-io", "-f", "raw", "-c", "write -f -P 0x5a 1M 64k", "-c", "read -P 0x5a 1M 64k",
+	devicetest.RunProgram(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", file, uri)
+	out := devicetest.RunProgram(t, "qemu-io", "-f", "raw", "-c", "write -f -P 0x5a 1M 64k", "-c", "read -P 0x5a 1M 64k",
 		"-c", "discard 8M 4M", "-c", "write -z -u 2M 1M", "-c", "read -P 0 2M 1M", "-c", "flush",
 		"-c", "aio_write -P 1 0 512", "-c", "aio_read 4096 1M", "-c", "aio_flush", uri)
 	if strings.Contains(out, "error") || strings.Contains(out, "failed") {
@@ -152,7 +134,7 @@ func TestFio(t *testing.T) {
 	disk.Shuffle(1)
 	for _, rw := range []string{"randwrite", "write"} {
 		bs := map[string]string{"randwrite": "--bsrange=512-64k", "write": "--bs=1M"}[rw]
-		out := run(t, "fio", "--name=x", "--ioengine=nbd", "--uri="+uri, "--rw="+rw, bs, "--iodepth=32",
+		out := devicetest.RunProgram(t, "fio", "--name=x", "--ioengine=nbd", "--uri="+uri, "--rw="+rw, bs, "--iodepth=32",
 			"--size=32M", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--randseed=7", "--fsync=64")
 		if !strings.Contains(out, "err= 0") {
 			t.Errorf("fio:\n%s", out)
@@ -164,10 +146,10 @@ func TestReadOnlyToQemu(t *testing.T) {
 	geo := devicetest.Geometry4M
 	geo.ReadOnly = true
 	_, uri := attach(t, geo)
-	if out := run(t, "nbdinfo", "--is", "read-only", uri); out != "" {
+	if out := devicetest.RunProgram(t, "nbdinfo", "--is", "read-only", uri); out != "" {
 		t.Error(out)
 	}
-	out := run(t, "qemu-io", "-r", "-f", "raw", "-c", "read 0 1M", uri)
+	out := devicetest.RunProgram(t, "qemu-io", "-r", "-f", "raw", "-c", "read 0 1M", uri)
 	if !strings.Contains(out, "read 1048576/1048576") {
 		t.Error(out)
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"iscsictl/device"
@@ -45,9 +44,7 @@ type Kernel struct {
 	log  *slog.Logger
 	step time.Duration // stepTime, but in tests
 
-	mu   sync.Mutex
-	live map[int]bool         // numbers of devices that are ours
-	used map[device.Name]bool // sessions and LUNs that have a device
+	devices block.Registry
 }
 
 // NewKernel makes the back-end. What ends a device without being asked is told
@@ -56,7 +53,7 @@ func NewKernel(log *slog.Logger) *Kernel {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Kernel{log: log, step: stepTime, live: map[int]bool{}, used: map[device.Name]bool{}}
+	return &Kernel{log: log, step: stepTime}
 }
 
 // Name is device.Backend's.
@@ -82,42 +79,6 @@ func (k *Kernel) Attach(ctx context.Context, disk device.Disk, name device.Name)
 	}
 	d.whole = true
 	return d, nil
-}
-
-// claim keeps a logical unit from being attached twice.
-func (k *Kernel) claim(name device.Name) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.used[key(name)] {
-		return fmt.Errorf("nbd: LUN %d of session %d is attached already", name.LUN, name.Session)
-	}
-	k.used[key(name)] = true
-	return nil
-}
-
-func (k *Kernel) unclaim(name device.Name) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.used, key(name))
-}
-
-func key(n device.Name) device.Name { return device.Name{Session: n.Session, LUN: n.LUN} }
-
-// setLive notes whether a device is ours.
-func (k *Kernel) setLive(index int, on bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if on {
-		k.live[index] = true
-	} else {
-		delete(k.live, index)
-	}
-}
-
-func (k *Kernel) isLive(index int) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.live[index]
 }
 
 // ownerWord begins what the kernel keeps of our devices as the identifier of
@@ -146,7 +107,7 @@ func (k *Kernel) foreign() (all []int) {
 	files, _ := filepath.Glob("/sys/block/nbd*/backend")
 	for _, file := range files {
 		index, err := numberOf(filepath.Base(filepath.Dir(file)))
-		if err != nil || k.isLive(index) {
+		if err != nil || k.devices.Has(index) {
 			continue
 		}
 		if b, err := os.ReadFile(file); err == nil && strings.HasPrefix(string(b), ownerWord+" ") {

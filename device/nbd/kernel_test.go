@@ -3,15 +3,12 @@ package nbd
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -72,7 +69,7 @@ func openKernel(t testing.TB, d device.Device) *devicetest.Block {
 }
 
 func TestKernelConformance(t *testing.T) {
-	probed := attachKernel(t, kernel(t), newDisk(t, devicetest.Geometry4M, 16<<20))
+	probed := attachKernel(t, kernel(t), devicetest.CheckedDisk(t, devicetest.Geometry4M, 16<<20))
 	zeroes := block.Property(probed.Path(), "queue/write_zeroes_max_bytes") != "0"
 	if err := probed.Detach(); err != nil {
 		t.Fatal(err)
@@ -80,18 +77,7 @@ func TestKernelConformance(t *testing.T) {
 	// The clients wait in system calls of this same process, and each keeps
 	// one of Go's processors for a while.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
-	h := &devicetest.Harness{
-		New: func(t *testing.T) device.Backend { return kernel(t) },
-		Open: func(_ *testing.T, d device.Device) (devicetest.Client, error) {
-			f, err := devicetest.OpenBlock("/dev/"+d.Path(), unix.O_RDWR|unix.O_EXCL)
-			if err != nil {
-				return nil, err
-			}
-			return f, nil
-		},
-		Alloc:      devicetest.AlignedBuffer,
-		SeesResize: true,
-	}
+	h := devicetest.BlockHarness(func(t *testing.T) device.Backend { return kernel(t) })
 	for name, f := range devicetest.Tests {
 		t.Run(name, func(t *testing.T) {
 			if !zeroes && (name == "WriteZeroes") {
@@ -107,7 +93,7 @@ func TestKernelConformance(t *testing.T) {
 func TestKernelProperties(t *testing.T) {
 	geo := devicetest.Geometry4M
 	geo.Size, geo.LogicalBlock, geo.PhysicalBlock, geo.Rotational = 3<<40, 4096, 4096, true // more than 2 TiB
-	dev := attachKernel(t, kernel(t), newDisk(t, geo, 16<<20))
+	dev := attachKernel(t, kernel(t), devicetest.CheckedDisk(t, geo, 16<<20))
 	for property, want := range map[string]string{
 		"size": fmt.Sprint(geo.Size / 512), "queue/logical_block_size": "4096", "queue/rotational": "1", "ro": "0",
 		"queue/write_cache": "write back", "queue/fua": "1", "queue/max_sectors_kb": "1024", "queue/io_timeout": requestTimeout,
@@ -147,7 +133,7 @@ func TestKernelProperties(t *testing.T) {
 // TestKernelUpdate: what a device that exists can be told, and what not.
 func TestKernelUpdate(t *testing.T) {
 	geo := devicetest.Geometry4M
-	disk := newDisk(t, geo, 16<<20)
+	disk := devicetest.CheckedDisk(t, geo, 16<<20)
 	dev := attachKernel(t, kernel(t), disk)
 	update := func(change func(*device.Geometry)) error {
 		g := geo
@@ -208,7 +194,7 @@ func (c *counter) Submit(batch []*device.Request) {
 // TestKernelHeldWrite: a write that the disk keeps for several of the kernel's
 // time-outs does not come a second time, and the connection stays.
 func TestKernelHeldWrite(t *testing.T) {
-	disk := &counter{Disk: newDisk(t, devicetest.Geometry4M, 16<<20)}
+	disk := &counter{Disk: devicetest.CheckedDisk(t, devicetest.Geometry4M, 16<<20)}
 	dev := attachKernel(t, kernel(t), disk)
 	f := openKernel(t, dev)
 	disk.Hold()
@@ -240,7 +226,7 @@ func TestKernelHeldWrite(t *testing.T) {
 // TestKernelCutConnection: where the connection ends, such as by somebody's
 // command to the driver, it gets another, and nobody sees an error.
 func TestKernelCutConnection(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 16<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 16<<20)
 	dev := attachKernel(t, kernel(t), disk)
 	f := openKernel(t, dev)
 	for i := range 3 {
@@ -258,59 +244,18 @@ func TestKernelCutConnection(t *testing.T) {
 	}
 }
 
-// TestKernelAttachHungDisk: the disk does not answer while the kernel looks for
-// partitions. All is taken back.
-func TestKernelAttachHungDisk(t *testing.T) {
-	k := kernel(t)
-	k.step = 300 * time.Millisecond
-	disk := newDisk(t, devicetest.Geometry4M, 16<<20)
-	disk.Hold()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	dev, err := k.Attach(ctx, disk, device.Name{})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("attached: %v, %v", dev, err)
-	}
-	disk.Resume(syscall.EIO)
-	attachKernel(t, k, disk) // and nothing is in the way of the next
-}
-
-// TestKernelDetachHungDisk: the disk never answers. Detach says so, in time, and
-// who waits for the device is told of an error.
-func TestKernelDetachHungDisk(t *testing.T) {
-	k := kernel(t)
-	k.step = 300 * time.Millisecond
-	disk := newDisk(t, devicetest.Geometry4M, 16<<20)
-	dev := attachKernel(t, k, disk)
-	f := openKernel(t, dev)
-	disk.Hold()
-	failed := make(chan error, 1)
-	go func() {
-		_, err := f.WriteAt(devicetest.AlignedBuffer(4096), 0)
-		failed <- err
-		f.Close()
-	}()
-	for disk.Held() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	start := time.Now()
-	if err := dev.Detach(); err == nil || !strings.Contains(err.Error(), "requests are still with the disk") {
-		t.Errorf("of the requests that are with the disk is said: %v", err)
-	} else {
-		t.Log(err)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("detaching took %v", d)
-	}
-	if err := <-failed; err == nil {
-		t.Error("a write that never was succeeded")
-	}
-	disk.Resume(0)
+func TestKernelHungDisk(t *testing.T) {
+	devicetest.HungDisk(t, func(t *testing.T, step time.Duration) device.Backend {
+		k := kernel(t)
+		k.step = step
+		return k
+	})
+	nothingLeft(t)
 }
 
 // TestKernelPartitions: a table that is on the disk is seen at once.
 func TestKernelPartitions(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 16<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 16<<20)
 	table := make([]byte, 512)
 	copy(table[446:], []byte{0, 0, 0, 0, 0x83, 0, 0, 0, 8, 0, 0, 0, 0, 8, 0, 0}) // 1 MiB at 4 KiB
 	table[510], table[511] = 0x55, 0xaa
@@ -321,37 +266,13 @@ func TestKernelPartitions(t *testing.T) {
 	}
 }
 
-// TestKernelNoAllocation: requests are served without memory of Go's.
 func TestKernelNoAllocation(t *testing.T) {
-	if raceEnabled {
-		t.Skip("SKIP: the race detector allocates")
-	}
-	dev := attachKernel(t, kernel(t), newDisk(t, devicetest.Geometry4M, 16<<20))
-	f := openKernel(t, dev)
-	p := devicetest.AlignedBuffer(16 << 10)
-	serve := func(n int) {
-		for i := range n {
-			if _, err := f.WriteAt(p, int64(i%64)<<14); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := f.ReadAt(p, int64(i%64)<<14); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	serve(500)
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	serve(1000)
-	runtime.ReadMemStats(&after)
-	if n := after.Mallocs - before.Mallocs; n > 100 {
-		t.Errorf("%d allocations for 2000 requests", n)
-	}
+	devicetest.NoAllocation(t, attachKernel(t, kernel(t), devicetest.CheckedDisk(t, devicetest.Geometry4M, 16<<20)))
 }
 
 // TestKernelDisconnected: somebody ends the device by other means.
 func TestKernelDisconnected(t *testing.T) {
-	dev := attachKernel(t, kernel(t), newDisk(t, devicetest.Geometry4M, 16<<20))
+	dev := attachKernel(t, kernel(t), devicetest.CheckedDisk(t, devicetest.Geometry4M, 16<<20))
 	if err := disconnect(dev.index); err != nil {
 		t.Fatal(err)
 	}
@@ -404,19 +325,6 @@ func TestProbe(t *testing.T) {
 }
 
 func TestKernelDirtyDetach(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 16<<20)
-	dev := attachKernel(t, kernel(t), disk)
-	want := bytes.Repeat([]byte("dirty"), 100<<10)
-	cmd := exec.Command("dd", "of=/dev/"+dev.Path(), "bs=1M", "status=none")
-	cmd.Stdin = bytes.NewReader(want)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("dd: %v\n%s", err, out)
-	}
-	if err := dev.Detach(); err != nil {
-		t.Error(err)
-	}
-	got := make([]byte, len(want))
-	if disk.Peek(got, 0); !bytes.Equal(got, want) {
-		t.Error("what was written is not on the disk")
-	}
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 16<<20)
+	devicetest.DirtyDetach(t, attachKernel(t, kernel(t), disk), disk)
 }

@@ -51,8 +51,8 @@ func (k *Kernel) newDevice(disk device.Disk, name device.Name) (*kernelDevice, e
 	if err := k.Probe(); err != nil {
 		return nil, err
 	}
-	if err := k.claim(name); err != nil {
-		return nil, err
+	if err := k.devices.Claim(name); err != nil {
+		return nil, fmt.Errorf("nbd: %w", err)
 	}
 	d := &kernelDevice{backend: k, log: k.log, disk: disk, name: name, export: e, index: -1, exclusive: -1}
 	d.staying, d.leave = context.WithCancel(context.Background())
@@ -75,7 +75,7 @@ func (d *kernelDevice) create(ctx context.Context) error {
 		nc.Close()
 		return err
 	}
-	d.backend.setLive(d.index, true)
+	d.backend.devices.Add(d.index)
 	d.begin(nc)
 	if !d.ours() {
 		return errors.New("this kernel's NBD driver is too old (needs NBD_ATTR_BACKEND_IDENTIFIER: Linux 5.14)")
@@ -194,7 +194,7 @@ func (d *kernelDevice) Update(g device.Geometry) error {
 	go func() {
 		d.telling.Lock()
 		defer d.telling.Unlock()
-		told <- errors.Join(d.resize(g.Size), tune(d.Path(), d.export.limits.Load()), d.setReadOnly(g.ReadOnly))
+		told <- errors.Join(d.resize(g.Size), tune(d.Path(), d.export.limits.Load()), block.SetReadOnly(d.Path(), g.ReadOnly))
 	}()
 	err, ended := block.Wait(told, d.backend.step)
 	switch {
@@ -214,21 +214,6 @@ func (d *kernelDevice) resize(size int64) error {
 	_, err := driver(driverReconfigure, number32(attrIndex, d.index), text(attrIdentifier, owner(d.name)), number64(attrSize, uint64(size)))
 	if err != nil {
 		return fmt.Errorf("a size of %d bytes: RECONFIGURE: %w", size, err)
-	}
-	return nil
-}
-
-// setReadOnly tells the host of write protection.
-func (d *kernelDevice) setReadOnly(on bool) error {
-	want := strconv.Itoa(map[bool]int{true: 1}[on])
-	if block.Property(d.Path(), "ro") == want {
-		return nil
-	}
-	if err := block.SetReadOnly(d.Path(), on); err != nil {
-		return err
-	}
-	if block.Property(d.Path(), "ro") != want {
-		return errors.New("the disk is writable now; the session has to be removed and added for that")
 	}
 	return nil
 }

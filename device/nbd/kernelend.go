@@ -21,7 +21,7 @@ func (d *kernelDevice) Detach() error {
 				err = fmt.Errorf("nbd: detaching %s: %w", d.Path(), err)
 			}
 		}
-		d.backend.unclaim(d.name)
+		d.backend.devices.Unclaim(d.name)
 	})
 	return err
 }
@@ -51,7 +51,7 @@ func (d *kernelDevice) detach() error {
 	if d.mark != nil {
 		d.mark.Close()
 	}
-	d.backend.setLive(d.index, false)
+	d.backend.devices.Remove(d.index)
 	return errors.Join(errs...)
 }
 
@@ -89,7 +89,7 @@ func (k *Kernel) Recover(ctx context.Context, path string, disk device.Disk, nam
 	}
 	d.index = index
 	if err := d.takeBack(ctx); err != nil {
-		k.unclaim(name)
+		k.devices.Unclaim(name)
 		return nil, fmt.Errorf("nbd: taking back %s: %w", path, err)
 	}
 	return d, nil
@@ -101,7 +101,7 @@ func (k *Kernel) Recover(ctx context.Context, path string, disk device.Disk, nam
 func (d *kernelDevice) takeBack(ctx context.Context) error {
 	blockSize := block.Property(d.Path(), "queue/logical_block_size")
 	switch l := d.export.limits.Load(); {
-	case d.backend.isLive(d.index):
+	case d.backend.devices.Has(d.index):
 		return errors.New("it is in service")
 	case !d.ours():
 		return fmt.Errorf("it is not LUN %d of %s", d.name.LUN, d.name.Target)
@@ -112,7 +112,7 @@ func (d *kernelDevice) takeBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.backend.setLive(d.index, true)
+	d.backend.devices.Add(d.index)
 	d.whole = true
 	d.begin(nc)
 	return nil
@@ -131,7 +131,7 @@ func (k *Kernel) Waiting() (paths []string) {
 // Left is device.Recoverer's.
 func (k *Kernel) Left(path string, name device.Name) bool {
 	index, err := numberOf(path)
-	return err == nil && !k.isLive(index) && block.Property(path, "backend") == owner(name)
+	return err == nil && !k.devices.Has(index) && block.Property(path, "backend") == owner(name)
 }
 
 // Discard is device.Recoverer's.

@@ -3,9 +3,6 @@ package nbd
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,41 +14,15 @@ import (
 	"iscsictl/device/devicetest"
 )
 
-var killedName = device.Name{Session: 1, LUN: 2, Target: "iqn.2012-06.example:recover"}
-
-// TestDaemon is the process that the tests below kill. It attaches a disk, or
-// takes it back, and serves it until its standard input ends.
+// TestDaemon is the process that the tests below kill.
 func TestDaemon(t *testing.T) {
-	path := os.Getenv("NBD_TEST_DISK")
-	if path == "" {
-		t.Skip("SKIP: this is the daemon of other tests")
-	}
-	disk := devicetest.NewSharedDisk(t, path, 128<<20)
-	k := NewKernel(nil)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	var dev device.Device
-	var err error
-	if left := os.Getenv("NBD_TEST_LEFT"); left != "" {
-		dev, err = k.Recover(ctx, left, disk, killedName)
-	} else {
-		dev, err = k.Attach(ctx, disk, killedName)
-	}
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	disk.Hold.Store(os.Getenv("NBD_TEST_HOLD") != "")
-	fmt.Printf("serving %s\n", dev.Path())
-	os.Stdin.Read(make([]byte, 1))
-	if err := dev.Detach(); err != nil {
-		t.Error(err)
-	}
+	devicetest.Daemon(t, func(ctx context.Context, disk device.Disk, left string) (device.Device, error) {
+		if left != "" {
+			return NewKernel(nil).Recover(ctx, left, disk, devicetest.DaemonName)
+		}
+		return NewKernel(nil).Attach(ctx, disk, devicetest.DaemonName)
+	})
 }
-
-func diskEnv(t *testing.T) []string { return []string{"NBD_TEST_DISK=" + t.TempDir() + "/disk"} }
-
-func leftEnv(path string) []string { return []string{"NBD_TEST_LEFT=" + path} }
 
 // deadDevice removes what the tests leave when they fail.
 func deadDevice(t *testing.T, k *Kernel) {
@@ -64,12 +35,8 @@ func deadDevice(t *testing.T, k *Kernel) {
 
 // TestKernelKill kills the daemon again and again under fio.
 func TestKernelKill(t *testing.T) {
-	kills, err := strconv.Atoi(os.Getenv("NBD_TEST_KILLS"))
-	if err != nil {
-		kills = 10
-	}
 	deadDevice(t, kernel(t))
-	devicetest.KillUnderFio(t, kills, diskEnv(t), leftEnv)
+	devicetest.KillUnderFio(t, "NBD_TEST_KILLS")
 	nothingLeft(t)
 }
 
@@ -77,8 +44,8 @@ func TestKernelKill(t *testing.T) {
 // one, soon.
 func TestKernelKillHeld(t *testing.T) {
 	deadDevice(t, kernel(t))
-	env := diskEnv(t)
-	p := devicetest.Serve(t, append(env, "NBD_TEST_HOLD=1")...)
+	env := devicetest.DaemonEnv(t, 128<<20)
+	p := devicetest.Serve(t, append(env, devicetest.HoldVariable)...)
 	var writers sync.WaitGroup
 	for w := range 32 {
 		f, err := devicetest.OpenBlock("/dev/"+p.Path, unix.O_RDWR)
@@ -95,7 +62,7 @@ func TestKernelKillHeld(t *testing.T) {
 	time.Sleep(500 * time.Millisecond) // all that come have come
 	p.Kill()
 	begin := time.Now()
-	p = devicetest.Serve(t, append(env, leftEnv(p.Path)...)...)
+	p = devicetest.Serve(t, append(env, devicetest.LeftVariable(p.Path))...)
 	t.Logf("the device was back after %v", time.Since(begin))
 	writers.Wait()
 	t.Logf("the writers went on after %v", time.Since(begin))
@@ -111,8 +78,8 @@ func TestKernelKillHeld(t *testing.T) {
 func TestKernelWaiting(t *testing.T) {
 	k := kernel(t)
 	deadDevice(t, k)
-	p := devicetest.Serve(t, diskEnv(t)...)
-	if !k.Left(p.Path, killedName) || k.Left(p.Path, device.Name{Target: "iqn.y"}) || k.Left("nbd4711", killedName) {
+	p := devicetest.Serve(t, devicetest.DaemonEnv(t, 128<<20)...)
+	if !k.Left(p.Path, devicetest.DaemonName) || k.Left(p.Path, device.Name{Target: "iqn.y"}) || k.Left("nbd4711", devicetest.DaemonName) {
 		t.Error("what is left is not told")
 	}
 	if left := k.Waiting(); len(left) != 0 {
@@ -121,10 +88,10 @@ func TestKernelWaiting(t *testing.T) {
 	if err := k.Discard(p.Path); err == nil {
 		t.Error("a device in service was removed")
 	}
-	disk := newDisk(t, devicetest.Geometry4M, 16<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 16<<20)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := k.Recover(ctx, p.Path, disk, killedName); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := k.Recover(ctx, p.Path, disk, devicetest.DaemonName); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a device in service: %v", err)
 	}
 	f, err := devicetest.OpenBlock("/dev/"+p.Path, unix.O_RDWR)
@@ -144,12 +111,12 @@ func TestKernelWaiting(t *testing.T) {
 	if _, err := k.Recover(t.Context(), p.Path, disk, device.Name{Target: "iqn.y"}); err == nil || !strings.Contains(err.Error(), "it is not LUN 0 of iqn.y") {
 		t.Errorf("a device of another disk: %v", err)
 	}
-	if _, err := k.Recover(t.Context(), "nbd4711", disk, killedName); err == nil {
+	if _, err := k.Recover(t.Context(), "nbd4711", disk, devicetest.DaemonName); err == nil {
 		t.Error("a device that is not there was taken back")
 	}
 	geo := devicetest.Geometry4M
 	geo.LogicalBlock = 4096
-	if _, err := k.Recover(t.Context(), p.Path, newDisk(t, geo, 16<<20), killedName); err == nil || !strings.Contains(err.Error(), "4096 bytes instead of 512") {
+	if _, err := k.Recover(t.Context(), p.Path, devicetest.CheckedDisk(t, geo, 16<<20), devicetest.DaemonName); err == nil || !strings.Contains(err.Error(), "4096 bytes instead of 512") {
 		t.Errorf("with other blocks: %v", err)
 	}
 	if lines := k.Clean(); len(lines) != 0 {

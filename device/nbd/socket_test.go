@@ -38,7 +38,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestSocketFile(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	dir := t.TempDir()
 	b := NewSocket(dir, 0o660, -1)
 	name := device.Name{Session: 12, LUN: 4, Target: "iqn.x"}
@@ -78,7 +78,7 @@ func TestSocketFile(t *testing.T) {
 }
 
 func TestSocketRefusesOtherFiles(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	dir := t.TempDir()
 	b := NewSocket(dir, 0o600, -1)
 	path := filepath.Join(dir, "1-0.sock")
@@ -119,7 +119,7 @@ func TestClean(t *testing.T) {
 }
 
 func TestLongPath(t *testing.T) {
-	disk := newDisk(t, devicetest.Geometry4M, 4<<20)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 4<<20)
 	dir := filepath.Join(t.TempDir(), string(make([]byte, 0, 100))+"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789")
 	if d, err := NewSocket(dir, 0o600, -1).Attach(t.Context(), disk, device.Name{}); err == nil {
 		d.Detach()

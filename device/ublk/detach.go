@@ -18,7 +18,7 @@ func (d *Device) Detach() error {
 		if err = d.detach(); err != nil {
 			err = fmt.Errorf("ublk: detaching %s: %w", d.Path(), err)
 		}
-		d.backend.unclaim(d.name)
+		d.backend.devices.Unclaim(d.name)
 	})
 	return err
 }
@@ -109,7 +109,7 @@ func (d *Device) abandon() {
 		<-q.over
 	}
 	d.closeChar()
-	d.backend.unclaim(d.name)
+	d.backend.devices.Unclaim(d.name)
 }
 
 func (d *Device) closeChar() {
@@ -125,7 +125,7 @@ func (d *Device) remove() error {
 	removed := make(chan error, 1)
 	go func() {
 		removed <- plain("DEL_DEV", cmdDelDev, d.id, 0)
-		d.backend.setLive(d.id, false)
+		d.backend.devices.Remove(int(d.id))
 	}()
 	err, ended := block.Wait(removed, d.backend.step/2)
 	if !ended {

@@ -64,11 +64,14 @@ func (d *Device) Update(g device.Geometry) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if block := 1 << d.told.logicalShift; g.LogicalBlock != block {
-		return fmt.Errorf("ublk: %s: a logical block of %d bytes instead of %d needs the session to be removed and added", d.Path(), g.LogicalBlock, block)
+	if unit := 1 << d.told.logicalShift; g.LogicalBlock != unit {
+		return fmt.Errorf("ublk: %s: a logical block of %d bytes instead of %d needs the session to be removed and added", d.Path(), g.LogicalBlock, unit)
 	}
 	d.limits.Store(newLimits(g, &d.told))
-	return errors.Join(d.resize(g.Size), d.setReadOnly(g.ReadOnly))
+	if err := errors.Join(d.resize(g.Size), block.SetReadOnly(d.Path(), g.ReadOnly)); err != nil {
+		return fmt.Errorf("ublk: %s: %w", d.Path(), err)
+	}
+	return nil
 }
 
 // resize tells the host of a size. d.mu is held.
@@ -78,27 +81,13 @@ func (d *Device) resize(size int64) error {
 		return nil
 	}
 	if d.flags&featUpdateSize == 0 {
-		return fmt.Errorf("ublk: %s: this kernel's ublk cannot change a size (needs Linux 6.16), from %d to %d bytes: it needs the session to be removed and added",
-			d.Path(), d.told.devSectors<<sectorShift, size)
+		return fmt.Errorf("this kernel's ublk cannot change a size (needs Linux 6.16), from %d to %d bytes: it needs the session to be removed and added",
+			d.told.devSectors<<sectorShift, size)
 	}
 	if err := plain("UPDATE_SIZE", cmdUpdateSize, d.id, sectors); err != nil {
-		return fmt.Errorf("ublk: %s: %w", d.Path(), err)
+		return err
 	}
 	d.told.devSectors = sectors
-	return nil
-}
-
-// setReadOnly tells the host of write protection. d.mu is held.
-func (d *Device) setReadOnly(on bool) error {
-	if d.told.attrs&attrReadOnly != 0 {
-		if on {
-			return nil
-		}
-		return fmt.Errorf("ublk: %s: the disk is writable now; the session has to be removed and added for that", d.Path())
-	}
-	if err := block.SetReadOnly(d.Path(), on); err != nil {
-		return fmt.Errorf("ublk: %s: %w", d.Path(), err)
-	}
 	return nil
 }
 

@@ -59,7 +59,7 @@ func (b *Backend) foreign() (ids []uint32) {
 	paths, _ := filepath.Glob(classDir + "/ublkc*")
 	for _, path := range paths {
 		n, err := strconv.ParseUint(strings.TrimPrefix(filepath.Base(path), "ublkc"), 10, 31)
-		if err != nil || b.isLive(uint32(n)) {
+		if err != nil || b.devices.Has(int(n)) {
 			continue
 		}
 		if info, err := getInfo(uint32(n)); err == nil && info.owner>>32 == ownerMagic {
@@ -98,8 +98,8 @@ func (b *Backend) TakeBack(ctx context.Context, id int, disk device.Disk, name d
 	if _, err := probe(); err != nil {
 		return nil, err
 	}
-	if err := b.claim(name); err != nil {
-		return nil, err
+	if err := b.devices.Claim(name); err != nil {
+		return nil, fmt.Errorf("ublk: %w", err)
 	}
 	d := newDevice(b, disk, name)
 	d.id, d.exists = uint32(id), true
@@ -111,7 +111,7 @@ func (b *Backend) TakeBack(ctx context.Context, id int, disk device.Disk, name d
 }
 
 func (d *Device) takeBack(ctx context.Context, geo device.Geometry) error {
-	if d.backend.isLive(d.id) {
+	if d.backend.devices.Has(int(d.id)) {
 		return errors.New("it is in service")
 	}
 	info, p, err := d.look(geo)
@@ -132,7 +132,7 @@ func (d *Device) takeBack(ctx context.Context, geo device.Geometry) error {
 	if err := plain("END_USER_RECOVERY", cmdEndUserRecovery, d.id, uint64(os.Getpid())); err != nil {
 		return err
 	}
-	d.backend.setLive(d.id, true)
+	d.backend.devices.Add(int(d.id))
 	d.tune()
 	return nil
 }
@@ -295,7 +295,7 @@ func (b *Backend) Waiting() []string {
 // Left is device.Recoverer's.
 func (b *Backend) Left(path string, name device.Name) bool {
 	id, err := number(path)
-	if err != nil || b.isLive(uint32(id)) {
+	if err != nil || b.devices.Has(id) {
 		return false
 	}
 	info, err := getInfo(uint32(id))

@@ -2,7 +2,6 @@ package ublk
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -16,40 +15,16 @@ import (
 	"iscsictl/device/devicetest"
 )
 
-var recoverName = device.Name{Session: 1, LUN: 2, Target: "iqn.2012-06.example:recover"}
-
-// TestDaemon is the process that the tests below kill. It attaches a disk, or
-// takes it back, and serves it until its standard input ends.
+// TestDaemon is the process that the tests below kill.
 func TestDaemon(t *testing.T) {
-	path := os.Getenv("UBLK_TEST_DISK")
-	if path == "" {
-		t.Skip("SKIP: this is the daemon of other tests")
-	}
-	size, _ := strconv.ParseInt(os.Getenv("UBLK_TEST_SIZE"), 10, 64)
 	depth, _ := strconv.Atoi(os.Getenv("UBLK_TEST_DEPTH"))
-	disk := devicetest.NewSharedDisk(t, path, size)
 	b := New(Options{Shape: func() (int, int) { return 2, depth }})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	var dev device.Device
-	var err error
-	if id, bad := strconv.Atoi(os.Getenv("UBLK_TEST_ID")); bad == nil {
-		dev, err = b.TakeBack(ctx, id, disk, recoverName)
-	} else {
-		dev, err = b.Attach(ctx, disk, recoverName)
-	}
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	if os.Getenv("UBLK_TEST_HOLD") != "" {
-		disk.Hold.Store(true)
-	}
-	fmt.Printf("serving %s\n", dev.Path())
-	os.Stdin.Read(make([]byte, 1))
-	if err := dev.Detach(); err != nil {
-		t.Error(err)
-	}
+	devicetest.Daemon(t, func(ctx context.Context, disk device.Disk, left string) (device.Device, error) {
+		if left != "" {
+			return b.Recover(ctx, left, disk, devicetest.DaemonName)
+		}
+		return b.Attach(ctx, disk, devicetest.DaemonName)
+	})
 }
 
 // deadDevice removes what the tests leave when they fail.
@@ -64,23 +39,9 @@ func deadDevice(t *testing.T, b *Backend) {
 	})
 }
 
-func diskEnv(t *testing.T, size int64) []string {
-	return []string{"UBLK_TEST_DISK=" + t.TempDir() + "/disk", fmt.Sprintf("UBLK_TEST_SIZE=%d", size)}
-}
-
-// kills is how often a daemon is killed.
-func kills() int {
-	if n, err := strconv.Atoi(os.Getenv("UBLK_TEST_KILLS")); err == nil {
-		return n
-	}
-	return 10
-}
-
 func TestKill(t *testing.T) {
 	deadDevice(t, backend(t))
-	devicetest.KillUnderFio(t, kills(), diskEnv(t, 128<<20), func(path string) []string {
-		return []string{"UBLK_TEST_ID=" + strings.TrimPrefix(path, "ublkb")}
-	})
+	devicetest.KillUnderFio(t, "UBLK_TEST_KILLS")
 	nothingLeft(t)
 }
 
@@ -88,9 +49,8 @@ func TestKill(t *testing.T) {
 // which some kernels notice late.
 func TestKillWithAllTags(t *testing.T) {
 	b := backend(t)
-	env := append(diskEnv(t, 16<<20), "UBLK_TEST_DEPTH=4")
-	p := devicetest.Serve(t, append(env, "UBLK_TEST_HOLD=1")...)
-	id, _ := strconv.Atoi(strings.TrimPrefix(p.Path, "ublkb"))
+	env := append(devicetest.DaemonEnv(t, 16<<20), "UBLK_TEST_DEPTH=4")
+	p := devicetest.Serve(t, append(env, devicetest.HoldVariable)...)
 	deadDevice(t, b)
 	node := "/dev/" + p.Path
 	var writers sync.WaitGroup
@@ -122,7 +82,7 @@ func TestKillWithAllTags(t *testing.T) {
 	time.Sleep(200 * time.Millisecond) // all that come have come
 	p.Kill()
 	begin := time.Now()
-	p = devicetest.Serve(t, append(env, fmt.Sprintf("UBLK_TEST_ID=%d", id))...)
+	p = devicetest.Serve(t, append(env, devicetest.LeftVariable(p.Path))...)
 	t.Logf("the device was back after %v", time.Since(begin))
 	writers.Wait()
 	if d := time.Since(begin); d > 10*time.Second {
@@ -135,7 +95,7 @@ func TestKillWithAllTags(t *testing.T) {
 // TestQuiesced: a device waits, is listed, and is removed with its users' requests.
 func TestQuiesced(t *testing.T) {
 	b := backend(t)
-	env := diskEnv(t, 16<<20)
+	env := devicetest.DaemonEnv(t, 16<<20)
 	p := devicetest.Serve(t, env...)
 	deadDevice(t, b)
 	f, err := devicetest.OpenBlock("/dev/"+p.Path, unix.O_RDWR)
@@ -153,7 +113,7 @@ func TestQuiesced(t *testing.T) {
 	for end := time.Now().Add(5 * time.Second); len(left) == 0 && time.Now().Before(end); left = b.Quiesced() {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if len(left) != 1 || left[0].Path != p.Path || left[0].Size != 16<<20 || !left[0].Of(recoverName) {
+	if len(left) != 1 || left[0].Path != p.Path || left[0].Size != 16<<20 || !left[0].Of(devicetest.DaemonName) {
 		t.Fatalf("waiting: %+v", left)
 	}
 	if lines := b.Clean(); len(lines) != 0 {
@@ -183,7 +143,7 @@ func TestQuiesced(t *testing.T) {
 // TestRecoverFails: what cannot be served goes on to wait.
 func TestRecoverFails(t *testing.T) {
 	b := backend(t)
-	env := diskEnv(t, 16<<20)
+	env := devicetest.DaemonEnv(t, 16<<20)
 	p := devicetest.Serve(t, env...)
 	id, _ := strconv.Atoi(strings.TrimPrefix(p.Path, "ublkb"))
 	deadDevice(t, b)
@@ -193,10 +153,10 @@ func TestRecoverFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer small.Close()
-	if _, err := b.TakeBack(t.Context(), id, small, recoverName); err == nil || !strings.Contains(err.Error(), "larger arena") {
+	if _, err := b.TakeBack(t.Context(), id, small, devicetest.DaemonName); err == nil || !strings.Contains(err.Error(), "larger arena") {
 		t.Errorf("with too little memory: %v", err)
 	}
-	p = devicetest.Serve(t, append(env, fmt.Sprintf("UBLK_TEST_ID=%d", id))...)
+	p = devicetest.Serve(t, append(env, devicetest.LeftVariable(p.Path))...)
 	p.End()
 	nothingLeft(t)
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,17 +47,12 @@ type Backend struct {
 
 	announce func(name device.Name, path string)
 
-	mu   sync.Mutex
-	live map[uint32]bool      // numbers of devices that are ours
-	used map[device.Name]bool // sessions and LUNs that have a device
+	devices block.Registry
 }
 
 // New makes the back-end.
 func New(o Options) *Backend {
-	b := &Backend{
-		shape: o.Shape, log: o.Log, step: stepTime,
-		live: make(map[uint32]bool), used: make(map[device.Name]bool),
-	}
+	b := &Backend{shape: o.Shape, log: o.Log, step: stepTime}
 	if b.shape == nil {
 		b.shape = func() (int, int) { return 0, 0 }
 	}
@@ -115,8 +109,8 @@ func (b *Backend) Attach(ctx context.Context, disk device.Disk, name device.Name
 	if err != nil {
 		return nil, err
 	}
-	if err := b.claim(name); err != nil {
-		return nil, err
+	if err := b.devices.Claim(name); err != nil {
+		return nil, fmt.Errorf("ublk: %w", err)
 	}
 	d := newDevice(b, disk, name)
 	if err := d.create(ctx, geo, offered); err != nil {
@@ -124,42 +118,6 @@ func (b *Backend) Attach(ctx context.Context, disk device.Disk, name device.Name
 		return nil, fmt.Errorf("ublk: %w", err)
 	}
 	return d, nil
-}
-
-// claim keeps a logical unit from being attached twice.
-func (b *Backend) claim(name device.Name) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.used[key(name)] {
-		return fmt.Errorf("ublk: LUN %d of session %d is attached already", name.LUN, name.Session)
-	}
-	b.used[key(name)] = true
-	return nil
-}
-
-func (b *Backend) unclaim(name device.Name) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.used, key(name))
-}
-
-func key(n device.Name) device.Name { return device.Name{Session: n.Session, LUN: n.LUN} }
-
-// setLive notes whether a device is ours.
-func (b *Backend) setLive(id uint32, on bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if on {
-		b.live[id] = true
-	} else {
-		delete(b.live, id)
-	}
-}
-
-func (b *Backend) isLive(id uint32) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.live[id]
 }
 
 // create makes a new device of the driver's.
@@ -175,7 +133,7 @@ func (d *Device) create(ctx context.Context, geo device.Geometry, offered uint64
 		return err
 	}
 	d.id, d.exists, d.flags = info.devID, true, info.flags
-	d.backend.setLive(d.id, true)
+	d.backend.devices.Add(int(d.id))
 	if d.backend.announce != nil {
 		d.backend.announce(d.name, d.Path())
 	}

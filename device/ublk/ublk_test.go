@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -40,18 +39,7 @@ func TestConformance(t *testing.T) {
 	// The clients wait in system calls of this same process, and each keeps
 	// one of Go's processors for a while.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8))
-	h := &devicetest.Harness{
-		New: func(t *testing.T) device.Backend { return backend(t) },
-		Open: func(_ *testing.T, d device.Device) (devicetest.Client, error) {
-			f, err := devicetest.OpenBlock("/dev/"+d.Path(), unix.O_RDWR|unix.O_EXCL)
-			if err != nil {
-				return nil, err
-			}
-			return f, nil
-		},
-		Alloc:      devicetest.AlignedBuffer,
-		SeesResize: true,
-	}
+	h := devicetest.BlockHarness(func(t *testing.T) device.Backend { return backend(t) })
 	for name, f := range devicetest.Tests {
 		t.Run(name, func(t *testing.T) {
 			if name == "Resize" && !resizes() {
@@ -77,21 +65,6 @@ func nothingLeft(t testing.TB) {
 	}
 }
 
-// newDisk makes a disk in memory that is checked at the test's end.
-func newDisk(t testing.TB, geo device.Geometry) *devicetest.Disk {
-	t.Helper()
-	d, err := devicetest.NewDisk(geo, 32<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return d
-}
-
 // attach attaches a disk for the time of the test, which must leave nothing.
 func attach(t testing.TB, b *Backend, disk device.Disk) *Device {
 	t.Helper()
@@ -106,69 +79,13 @@ func attach(t testing.TB, b *Backend, disk device.Disk) *Device {
 	return dev.(*Device)
 }
 
-// memoryBack waits until the disk has got all of its memory back.
-func memoryBack(t *testing.T, disk *devicetest.Disk) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); disk.Arena().InUse() > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("memory was not given back")
-		}
-	}
-}
-
-// TestAttachHungDisk: the disk does not answer while the kernel looks for
-// partitions. All is taken back.
-func TestAttachHungDisk(t *testing.T) {
-	b := backend(t)
-	b.step = 300 * time.Millisecond
-	disk := newDisk(t, devicetest.Geometry4M)
-	disk.Hold()
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	dev, err := b.Attach(ctx, disk, device.Name{})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("attached: %v, %v", dev, err)
-	}
-	disk.Resume(syscall.EIO)
-	memoryBack(t, disk)
-	attach(t, b, disk) // and nothing is in the way of the next
-}
-
-// TestDetachHungDisk: the disk never answers. Detach says so, in time, and who
-// waits for the device is told of an error.
-func TestDetachHungDisk(t *testing.T) {
-	b := backend(t)
-	b.step = 300 * time.Millisecond
-	disk := newDisk(t, devicetest.Geometry4M)
-	dev := attach(t, b, disk)
-	f, err := devicetest.OpenBlock("/dev/"+dev.Path(), unix.O_RDWR)
-	if err != nil {
-		t.Fatal(err)
-	}
-	disk.Hold()
-	failed := make(chan error, 1)
-	go func() {
-		_, err := f.WriteAt(devicetest.AlignedBuffer(4096), 0)
-		failed <- err
-		f.Close()
-	}()
-	for disk.Held() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	start := time.Now()
-	if err := dev.Detach(); err == nil || !strings.Contains(err.Error(), "still with the disk") {
-		t.Errorf("of the requests that are with the disk is said: %v", err)
-	} else {
-		t.Log(err)
-	}
-	if d := time.Since(start); d > 3*time.Second {
-		t.Errorf("detaching took %v", d)
-	}
-	if err := <-failed; err == nil {
-		t.Error("a write that never was succeeded")
-	}
-	disk.Resume(0)
-	memoryBack(t, disk)
+func TestHungDisk(t *testing.T) {
+	devicetest.HungDisk(t, func(t *testing.T, step time.Duration) device.Backend {
+		b := backend(t)
+		b.step = step
+		return b
+	})
+	nothingLeft(t)
 }
 
 // TestProperties: what the kernel says of the device is what the disk is.
@@ -177,7 +94,7 @@ func TestProperties(t *testing.T) {
 	geo := devicetest.Geometry4M
 	geo.Size, geo.LogicalBlock, geo.PhysicalBlock = 3<<40, 4096, 8192 // more than 2 TiB
 	geo.OptimalIO, geo.Rotational = 64<<10, true
-	dev := attach(t, b, newDisk(t, geo))
+	dev := attach(t, b, devicetest.CheckedDisk(t, geo, 32<<20))
 	for file, want := range map[string]string{
 		"size": fmt.Sprint(geo.Size / 512), "queue/logical_block_size": "4096", "queue/physical_block_size": "8192",
 		"queue/optimal_io_size": "65536", "queue/rotational": "1", "ro": "0", "queue/write_cache": "write back", "queue/fua": "1",
@@ -211,7 +128,7 @@ func TestProperties(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	b := backend(t)
 	geo := devicetest.Geometry4M
-	disk := newDisk(t, geo)
+	disk := devicetest.CheckedDisk(t, geo, 32<<20)
 	dev := attach(t, b, disk)
 	update := func(change func(*device.Geometry)) error {
 		g := geo
@@ -255,23 +172,8 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// TestReserveNamesProcesses: others have the device open, not for exclusive use.
 func TestReserveNamesProcesses(t *testing.T) {
-	b := backend(t)
-	dev := attach(t, b, newDisk(t, devicetest.Geometry4M))
-	sleep, err := devicetest.StartProgram("sleep", "60", "/dev/"+dev.Path())
-	if err != nil {
-		t.Fatal(err)
-	}
-	found, err := dev.Reserve()
-	if !errors.Is(err, device.ErrInUse) || len(found) != 1 || found[0].PID != sleep.Process.Pid {
-		t.Errorf("used by %v, %v; want process %d", found, err, sleep.Process.Pid)
-	}
-	sleep.Process.Kill()
-	sleep.Wait()
-	if found, err := dev.Reserve(); err != nil {
-		t.Errorf("used by %v, %v", found, err)
-	}
+	devicetest.ReserveNamesProcesses(t, attach(t, backend(t), devicetest.CheckedDisk(t, devicetest.Geometry4M, 32<<20)))
 }
 
 // TestClean: a daemon that died before its device was there.
@@ -301,7 +203,7 @@ func TestClean(t *testing.T) {
 // TestRecoverRefused: devices that cannot be taken back.
 func TestRecoverRefused(t *testing.T) {
 	b := backend(t)
-	disk := newDisk(t, devicetest.Geometry4M)
+	disk := devicetest.CheckedDisk(t, devicetest.Geometry4M, 32<<20)
 	name := device.Name{Session: 1, LUN: 2, Target: "iqn.x"}
 	if _, err := b.TakeBack(t.Context(), 4711, disk, name); err == nil || !strings.Contains(err.Error(), "no such device") {
 		t.Errorf("a device that is not there: %v", err)
