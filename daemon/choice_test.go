@@ -105,9 +105,7 @@ func TestChoiceChanged(t *testing.T) {
 	id := w.add(c)
 	w.until("disks", w.shows(id, "d1-0", "d1-3"))
 	old := hosts[0].get("d1-3")
-	old.of.mu.Lock()
-	old.users = []device.User{{What: "mounted on /mnt"}}
-	old.of.mu.Unlock()
+	old.use(device.User{What: "mounted on /mnt"})
 	c.Device = "socket"
 	err := w.d.Modify(id, control.Modification{Replace: &c})
 	if code(err) != syscall.EBUSY || !strings.Contains(err.Error(), "mounted on /mnt") {
@@ -116,9 +114,7 @@ func TestChoiceChanged(t *testing.T) {
 	if w.backend(id, 3) != "loop" || w.d.entries[id].target().Device != "" {
 		t.Error("what was refused was done")
 	}
-	old.of.mu.Lock()
-	old.users = nil
-	old.of.mu.Unlock()
+	old.use()
 	if err := w.d.Modify(id, control.Modification{Replace: &c}); err != nil {
 		t.Fatal(err)
 	}

@@ -174,11 +174,10 @@ func (d *Daemon) Modify(id uint32, m control.Modification) error {
 	if twin := d.twin(c, e); twin != nil {
 		return busy(c, twin)
 	}
+	if err := e.spare(c); err != nil {
+		return err
+	}
 	if e.find == nil && c.Device != e.target().Device {
-		// Disks are shown anew: nobody may be using them.
-		if err := e.reserve(); err != nil {
-			return control.Errorf(syscall.EBUSY, "Device of session %d cannot be changed: %v", id, err)
-		}
 		defer e.devs.remake()
 	}
 	e.reconfigure(c)

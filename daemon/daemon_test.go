@@ -49,9 +49,7 @@ func TestAddAndRemove(t *testing.T) {
 	}
 
 	dev := w.host.get("d1-0")
-	w.host.mu.Lock()
-	dev.users = []device.User{{What: "mounted on /mnt"}, {PID: 7, What: "process fio"}}
-	w.host.mu.Unlock()
+	dev.use(device.User{What: "mounted on /mnt"}, device.User{PID: 7, What: "process fio"})
 	removed, err := w.d.Remove(control.Selection{All: true})
 	if code(err) != syscall.EBUSY || len(removed) != 0 || !strings.Contains(err.Error(), "/dev/d1-0 (mounted on /mnt, process fio (pid 7))") {
 		t.Errorf("removal of a disk in use: %v, %v", removed, err)
@@ -110,13 +108,49 @@ func TestModify(t *testing.T) {
 	if err := w.d.Modify(b, control.Modification{Portal: &portal}); err != nil || w.session(b).TargetAddress != portal {
 		t.Errorf("%v, portal %s", err, w.session(b).TargetAddress)
 	}
-	// LUNs of the file's entry replace the whole.
-	c := w.conf(nameA)
-	c.LUNs = "3"
-	if err := w.d.Modify(a, control.Modification{Replace: &c}); err != nil {
+}
+
+// TestModifyKeepsWhatIsUsed: neither another target nor other LUNs take a disk
+// away that is in use, and other LUNs leave those disks alone that stay.
+func TestModifyKeepsWhatIsUsed(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.add(w.conf(nameA))
+	w.until("disks", w.shows(id, "d1-0", "d1-3"))
+	kept := w.host.get("d1-3")
+	kept.use(device.User{What: "mounted on /mnt"})
+	other, only0, only3 := w.conf(nameB), w.conf(nameA), w.conf(nameA)
+	only0.LUNs, only3.LUNs = "0", "3"
+	for _, c := range []struct {
+		to   conf.Session
+		want string
+	}{
+		{other, "TargetName of session 1 cannot be changed: the device is in use: /dev/d1-3 (mounted on /mnt)"},
+		{only0, "LUNs of session 1 cannot be changed: the device is in use: /dev/d1-3 (mounted on /mnt)"},
+	} {
+		if err := w.d.Modify(id, control.Modification{Replace: &c.to}); code(err) != syscall.EBUSY || !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
+	}
+	if s := w.session(id); s.TargetName != nameA || len(s.Devices) != 2 {
+		t.Errorf("what was refused was done: %+v", s)
+	}
+	if err := w.d.Modify(id, control.Modification{Replace: &only3}); err != nil {
 		t.Fatal(err)
 	}
-	w.until("LUN 3 alone", w.shows(a, "d1-3"))
+	w.until("LUN 3 alone", w.shows(id, "d1-3"))
+	if w.host.get("d1-3") != kept || kept.io(t, device.Read, 0, make([]byte, 4096)) != 0 {
+		t.Error("the disk that stays was made anew, or does not work")
+	}
+	all := w.conf(nameA)
+	if err := w.d.Modify(id, control.Modification{Replace: &all}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("both again", w.shows(id, "d1-0", "d1-3"))
+	kept.use()
+	if err := w.d.Modify(id, control.Modification{Replace: &other}); err != nil {
+		t.Fatal(err)
+	}
+	w.until("the other target's", func() bool { return w.shows(id, "d1-0")() && w.session(id).TargetName == nameB })
 }
 
 func TestIOWaitsForTheTarget(t *testing.T) {
@@ -153,9 +187,10 @@ func TestRecoveryTimeout(t *testing.T) {
 	if d := time.Since(before); errno != syscall.EIO || d > 5*time.Second {
 		t.Errorf("%v after %v, want EIO after about 1 s", errno, d)
 	}
-	if s := w.session(id); s.Reason == "" || len(s.Devices) != 1 || s.Counters.Errors != 1 {
+	if s := w.session(id); len(s.Devices) != 1 || s.Counters.Errors != 1 {
 		t.Errorf("%+v", s)
 	}
+	w.until("a reason, which is empty during an attempt", func() bool { return w.session(id).Reason != "" })
 }
 
 func TestFailOnDisconnection(t *testing.T) {

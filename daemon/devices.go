@@ -56,6 +56,7 @@ type shown struct {
 	linkedAs string // target name of the link
 	closed   bool   // the disk takes no requests any more
 	unit     string // what is released with it, or ""
+	size     int64  // that the host was told of last
 }
 
 // failure is a disk that has no device.
@@ -143,6 +144,7 @@ func (v *devices) DiskRemoved(d *disk.Disk) {
 		v.mu.Unlock()
 		v.leave(d)
 		if s := v.take(func(s *shown) bool { return s.disk == d }); s != nil {
+			s.closed = true
 			v.detach(s)
 		}
 	})
@@ -187,8 +189,8 @@ func (v *devices) attachAs(d *disk.Disk, name device.Name, unit string) {
 		v.e.d.units.release(unit, v)
 		return
 	}
-	v.show(&shown{disk: d, name: name, dev: dev, backend: backend, linkedAs: name.Target, unit: unit})
 	g := d.Geometry()
+	v.show(&shown{disk: d, name: name, dev: dev, backend: backend, linkedAs: name.Target, unit: unit, size: g.Size})
 	v.e.log.Info(fmt.Sprintf("LUN %d is %s, %d bytes in blocks of %d", name.LUN, dev.Path(), g.Size, g.LogicalBlock))
 }
 
@@ -275,11 +277,13 @@ func (v *devices) update(d *disk.Disk, g device.Geometry) {
 		s.trouble = err.Error()
 	}
 	v.mu.Unlock()
-	if err != nil {
+	switch {
+	case err != nil:
 		v.e.log.Warn(fmt.Sprintf("LUN %d (%s) has changed: %v", s.name.LUN, s.dev.Path(), err))
-		return
+	case s.size != g.Size:
+		s.size = g.Size
+		v.e.log.Info(fmt.Sprintf("LUN %d (%s) has now %d bytes", s.name.LUN, s.dev.Path(), g.Size))
 	}
-	v.e.log.Info(fmt.Sprintf("LUN %d (%s) has now %d bytes", s.name.LUN, s.dev.Path(), g.Size))
 }
 
 // take takes the first that matches off the list.
@@ -368,12 +372,16 @@ func (v *devices) close() {
 	v.wait()
 }
 
-// reserve keeps new users away from all devices. Where one is in use it says by
-// whom, with device.ErrInUse, and nothing is kept.
-func (v *devices) reserve() error {
+func anyLUN(uint64) bool { return true }
+
+// reserve keeps new users away from the devices of some LUNs. Where one is in use
+// it says by whom, with device.ErrInUse, and nothing is kept.
+func (v *devices) reserve(which func(lun uint64) bool) error {
 	v.mu.Lock()
 	all, left := slices.Clone(v.shown), slices.Clone(v.expected)
 	v.mu.Unlock()
+	all = slices.DeleteFunc(all, func(s *shown) bool { return !which(s.name.LUN) })
+	left = slices.DeleteFunc(left, func(s savedDevice) bool { return !which(s.LUN) })
 	for _, s := range left {
 		if found := v.e.d.usersOf(s.Path); len(found) > 0 {
 			return fmt.Errorf("%w: /dev/%s (%s)", device.ErrInUse, s.Path, list(found))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"syscall"
 	"time"
 
 	"iscsictl/arena"
@@ -61,17 +62,17 @@ func (d *Daemon) newEntry(id uint32, isid [6]byte, c conf.Session) (*entry, erro
 	e.arena, cfg.Arena = a, a
 	e.devs.init(e)
 	e.conn = session.New(cfg)
-	if e.disks, err = e.newDisks(c); err != nil {
+	if e.disks, err = e.newDisks(); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	return e, nil
 }
 
 // newDisks makes a set of logical units on the session.
-func (e *entry) newDisks(c conf.Session) (*disk.Set, error) {
+func (e *entry) newDisks() (*disk.Set, error) {
 	set := disk.New(disk.Config{
 		Events: &e.devs, Log: e.log,
-		Select: func(lun uint64) bool { return len(c.LUNs) == 0 || c.LUNs.Contains(lun) },
+		Select: func(lun uint64) bool { return e.conn.Target().LUNs.Contains(lun) },
 	})
 	return set, set.Bind(e.conn)
 }
@@ -108,13 +109,36 @@ func (e *entry) moved() string {
 	return e.conn.Info().Moved
 }
 
+// spare keeps new users away from the devices that the session loses by another
+// configuration. Where one of them is in use, the error says what cannot be changed.
+func (e *entry) spare(c conf.Session) error {
+	if e.find != nil {
+		return nil
+	}
+	was := e.target()
+	what, loses := "LUNs", func(lun uint64) bool { return !c.LUNs.Contains(lun) }
+	switch {
+	case c.TargetName != was.TargetName:
+		what, loses = "TargetName", anyLUN
+	case c.Device != was.Device:
+		what, loses = "Device", anyLUN
+	}
+	if err := e.devs.reserve(loses); err != nil {
+		return control.Errorf(syscall.EBUSY, "%s of session %d cannot be changed: %v", what, e.id, err)
+	}
+	return nil
+}
+
+// reconfigure replaces the session's configuration, once spare has let it. Other
+// LUNs are looked for, and those that are not meant any more go, at the login that
+// follows.
 func (e *entry) reconfigure(c conf.Session) {
 	e.who.now.Store(&c)
 	if e.find != nil {
 		e.find.reconfigure(c)
 		return
 	}
-	same := e.conn.Target().TargetName == c.TargetName && e.conn.Target().LUNs == c.LUNs
+	same := e.conn.Target().TargetName == c.TargetName
 	e.conn.Reconfigure(c)
 	if !same {
 		e.renew(errors.New("the session's target has changed"))
@@ -125,7 +149,7 @@ func (e *entry) reconfigure(c conf.Session) {
 
 // renew fails all requests, takes the devices away and begins with a new set.
 func (e *entry) renew(err error) {
-	fresh, failed := e.newDisks(e.conn.Target())
+	fresh, failed := e.newDisks()
 	if failed != nil {
 		e.log.Error(fmt.Sprintf("the disks stay: %v", failed))
 		return
@@ -248,7 +272,7 @@ func (e *entry) reserve() error {
 	if e.find != nil {
 		return nil
 	}
-	return e.devs.reserve()
+	return e.devs.reserve(anyLUN)
 }
 
 // close takes everything down: devices first, while their last writes can still

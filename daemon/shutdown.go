@@ -7,20 +7,26 @@ import (
 )
 
 const (
-	// shutdownPatience is how long a session may have been away when the host
-	// goes down, before its requests fail: what is to be unmounted waits for
-	// them.
-	shutdownPatience = 5 * time.Second
+	// shutdownSilence is how long nothing may be heard of a target when the
+	// host goes down, until it counts as away, and shutdownPatience is how long
+	// it may be away before requests fail. What is to be unmounted waits for
+	// both, one after the other.
+	shutdownSilence  = 3 * time.Second
+	shutdownPatience = 4 * time.Second
 	// syncTimeout bounds the last writing of what is still in use then.
 	syncTimeout = 5 * time.Second
 )
 
-// GoingDown tells the daemon that the host shuts down. From then on sessions
-// that are not connected fail their requests after shutdownPatience, unless
-// kern.iscsi.fail_on_shutdown says that they are to wait.
+// GoingDown tells the daemon that the host shuts down. From then on sessions whose
+// target is away fail their requests soon, unless kern.iscsi.fail_on_shutdown says
+// that they are to wait.
 func (d *Daemon) GoingDown() {
 	d.goingDown.Store(true)
+	hurry := d.failsForShutdown()
 	for _, e := range d.all() {
+		if hurry && e.conn != nil {
+			e.conn.Hurry(shutdownSilence)
+		}
 		e.armRecovery()
 	}
 }

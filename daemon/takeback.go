@@ -98,9 +98,10 @@ func (v *devices) takeBack(ctx context.Context, d *disk.Disk, name device.Name, 
 		return true
 	}
 	forget()
-	v.show(&shown{disk: d, name: name, dev: dev, backend: left.Backend, linkedAs: name.Target, unit: unit})
-	v.e.log.Info(fmt.Sprintf("LUN %d is %s again", left.LUN, left.Path))
-	v.update(d, d.Geometry())
+	g := d.Geometry()
+	v.show(&shown{disk: d, name: name, dev: dev, backend: left.Backend, linkedAs: name.Target, unit: unit, size: g.Size})
+	v.e.log.Info(fmt.Sprintf("LUN %d is %s again, %d bytes in blocks of %d", left.LUN, left.Path, g.Size, g.LogicalBlock))
+	v.update(d, g) // it may have changed meanwhile
 	return true
 }
 

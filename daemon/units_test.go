@@ -44,9 +44,7 @@ func TestSecondSession(t *testing.T) {
 	}
 	// The first's disks are in use: it stays. The second has none to keep it.
 	dev := w.host.get("d1-3")
-	w.host.mu.Lock()
-	dev.users = []device.User{{What: "mounted on /mnt"}}
-	w.host.mu.Unlock()
+	dev.use(device.User{What: "mounted on /mnt"})
 	if _, err := w.d.Remove(control.Selection{ID: first}); code(err) != syscall.EBUSY {
 		t.Errorf("removing the first: %v", err)
 	}
@@ -56,9 +54,7 @@ func TestSecondSession(t *testing.T) {
 	w.until("the second is gone", func() bool { return w.session(second) == nil })
 	second = w.add(w.another(nameA))
 	w.until("two paths again", w.shows(second, "d1-0", "d1-3"))
-	w.host.mu.Lock()
-	dev.users = nil
-	w.host.mu.Unlock()
+	dev.use()
 	data := bytes.Repeat([]byte{0x5a}, 4096)
 	if errno := dev.io(t, device.Write, 0, data); errno != 0 {
 		t.Fatal(errno)

@@ -68,6 +68,14 @@ func (d *directDevice) Reserve() ([]device.User, error) {
 	}
 	return nil, nil
 }
+
+// use says who uses the device from now on.
+func (d *directDevice) use(users ...device.User) {
+	d.of.mu.Lock()
+	defer d.of.mu.Unlock()
+	d.users = users
+}
+
 func (d *directDevice) Release()       {}
 func (d *directDevice) Outlives() bool { return false }
 func (d *directDevice) Detach() error {

@@ -231,6 +231,8 @@ func (lu *fakeLU) background(c *session.Command, cdb scsi.CDB) {
 	case scsi.OpInquiry:
 		lu.inquiry(c, cdb)
 	case scsi.OpTestUnitReady:
+	case scsi.OpSynchronizeCache10:
+		lu.syncs++
 	case scsi.OpServiceActionIn16:
 		if lu.old {
 			fail(c, invalidOpcode)

@@ -116,10 +116,11 @@ type round struct {
 
 // run checks disks, and looks for new ones in a full round.
 func (r *round) run(known []*Disk) error {
-	r.check(known)
 	if !r.full {
+		r.check(known)
 		return r.ctx.Err()
 	}
+	r.check(slices.DeleteFunc(known, r.deselected))
 	err := r.find()
 	if r.changed && err == nil {
 		// Once more only: some targets say so of each scan.
@@ -173,6 +174,21 @@ func look[T any](r *round, list []T, lun func(T) scsi.LUN, found func(T, *facts,
 			r.lanes[i].changed = false
 		}
 	}
+}
+
+// deselected removes a disk that is not among the chosen ones any more, once what
+// was written to it is durable.
+func (r *round) deselected(d *Disk) bool {
+	if r.choose(d.LUN()) {
+		return false
+	}
+	if d.Geometry().WriteCache {
+		if _, err := r.lanes[0].call(r.ctx, d.lun, scsi.SynchronizeCache(0, 0), 0); err != nil {
+			r.log.Warn("the write cache of a disk that goes could not be flushed", "lun", d.LUN(), "error", err)
+		}
+	}
+	r.remove(d, "the session is not to have it any more")
+	return true
 }
 
 // check looks at disks that are known: each goes on if it is still itself.

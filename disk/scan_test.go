@@ -195,6 +195,26 @@ func TestSelect(t *testing.T) {
 	})
 }
 
+// TestDeselected: a disk that is not chosen any more goes at the next scan, and
+// what its target holds of it is written first.
+func TestDeselected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newLU("a"), newLU("b")
+		g := newRig(t, a, b)
+		defer g.close()
+		g.up()
+		equal(t, g.takeEvents(), []string{"added 0", "added 1"})
+		before := b.syncs
+		g.set.choose = func(lun uint64) bool { return lun == 0 }
+		g.down()
+		g.up()
+		equal(t, g.takeEvents(), []string{"removed 1"})
+		if a.syncs != 0 || b.syncs != before+1 {
+			t.Errorf("%d and %d flushes, want 0 and 1", a.syncs, b.syncs-before)
+		}
+	})
+}
+
 func TestRescan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newLU("a")

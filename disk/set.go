@@ -42,7 +42,7 @@ type Events interface {
 // Config is what a Set is made of.
 type Config struct {
 	Events Events
-	Select func(lun uint64) bool // which logical units may become disks; nil: all
+	Select func(lun uint64) bool // which logical units may be disks, asked at each scan; nil: all
 	Log    *slog.Logger
 	Random func() float64 // in [0, 1); nil: math/rand
 }

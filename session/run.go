@@ -208,10 +208,14 @@ func (s *Session) tell(n *nexus) {
 
 // limits reads the limits of the full-feature phase. The lock is held.
 func (s *Session) limits() limits {
-	return limits{
+	l := limits{
 		command: seconds(s.target.CommandTimeout, s.cfg.Tunables.CommandTimeout()),
 		ping:    seconds(s.target.PingTimeout, s.cfg.Tunables.PingTimeout()),
 	}
+	if s.hurry > 0 && (l.ping == 0 || l.ping > s.hurry) {
+		l.ping = s.hurry
+	}
+	return l
 }
 
 func (s *Session) loginTimeout(target conf.Session) time.Duration {

@@ -43,6 +43,7 @@ type Session struct {
 	info    Info
 	login   memory
 	closing bool
+	hurry   time.Duration // silence that is endured at the most; 0: as configured
 
 	wake    chan struct{} // something is to be done outside of the lock
 	kick    chan struct{} // the configuration has changed
@@ -118,6 +119,14 @@ func (s *Session) Reconfigure(target conf.Session) {
 	s.info.Reason, s.info.Moved = Waiting, ""
 	s.mu.Unlock()
 	signal(s.kick)
+}
+
+// Hurry has the session endure no more silence than this, whatever its
+// configuration and the tunables say.
+func (s *Session) Hurry(silence time.Duration) {
+	s.mu.Lock()
+	s.hurry = silence
+	s.mu.Unlock()
 }
 
 // Close logs out and ends the session. It returns when nothing of it is left.

@@ -57,6 +57,22 @@ func TestSilentConnection(t *testing.T) {
 	})
 }
 
+// TestHurry: in a hurry less silence is endured, also where nothing bounds it.
+func TestHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := start(t, &portal{mute: true}, func(c *Config) { c.Target.PingTimeout = 0 })
+		pass(time.Minute)
+		if i := s.Info(); i.Connections != 1 || i.LastFailure != "" {
+			t.Fatalf("without pings: %+v", i)
+		}
+		s.Hurry(3 * time.Second)
+		pass(3 * time.Second)
+		if i := s.Info(); !strings.Contains(i.LastFailure, "no ping reply (NOP-In)") {
+			t.Fatalf("%+v", i)
+		}
+	})
+}
+
 func TestBackoff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &portal{refuse: syscall.ECONNREFUSED}

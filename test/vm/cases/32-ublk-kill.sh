@@ -9,42 +9,18 @@
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 . "$VM_GUEST/disk.sh"
+. "$VM_GUEST/kills.sh"
 DISK_OPTIONS=(-o device=ublk)
-lio=iqn.2026-11.example:lio tgt=iqn.2026-11.example:tgt
-
-lio_away() { echo 0 >$LIO/iscsi/$lio/tpgt_1/enable; }
-lio_back() { echo 1 >$LIO/iscsi/$lio/tpgt_1/enable; }
-
-tgt_back() {
-	tgt_start
-	tgt_target iscsi 1 $tgt /tmp/luns/tgt1
-	tgtadm --op new --mode logicalunit --tid 1 --lun 2 -b /tmp/luns/tgt2
-}
-
 trap disk_finish EXIT
 modprobe -a ublk_drv ext4
 ulimit -l unlimited
 rdma_up "$RDMA"
-mkdir -p /tmp/luns
-truncate -s 256M /tmp/luns/tgt1 /tmp/luns/tgt2
-lio_init
-lio_target $lio "$(lio_file one /tmp/luns/one $((256 << 20)))" "$(lio_file two /tmp/luns/two $((256 << 20)))"
-lio_portal $lio 127.0.0.1:3270
-lio_portal $lio "$RD_ADDR:3260" iser
-tgt_back
+kills_targets rdma
 
 daemon_start
-ctl -A -t $lio -p 127.0.0.1:3270 -w 60
-disk_kills "LIO by TCP" $lio "$KILLS" lio_away lio_back
-ctl -R -t $lio
-
-ctl -A -r -t $lio -p "$RD_ADDR:3260" -w 60
-disk_kills "LIO by iSER" $lio "$KILLS" lio_away lio_back
-ctl -R -t $lio
-
-ctl -A -t $tgt -p 127.0.0.1:3262 -w 60
-disk_kills "tgt by TCP" $tgt "$KILLS" tgt_stop tgt_back
-ctl -R -t $tgt
+kills_session lio "LIO by TCP" -p 127.0.0.1:3270
+kills_session lio "LIO by iSER" -r -p "$RD_ADDR:3260"
+kills_session tgt "tgt by TCP" -p 127.0.0.1:3262
 
 daemon_stop
 if ls /dev/ublkb* 2>/dev/null; then fail "devices are left"; fi

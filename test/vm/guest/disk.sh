@@ -17,10 +17,20 @@ ctl() { "$DISK_BIN/iscsictl" --socket "$DISK_RUN/control.sock" "$@"; }
 
 # daemon_start starts iscsid and returns when it answers.
 daemon_start() {
+	daemon_begin
+	daemon_answers
+}
+
+# daemon_begin starts it.
+daemon_begin() {
 	mkdir -p "$DISK_RUN"
 	rm -f "$DISK_RUN/control.sock"
 	"$DISK_BIN/iscsid" -d -P "$DISK_RUN/pid" --run "$DISK_RUN" ${DISK_OPTIONS[@]+"${DISK_OPTIONS[@]}"} >>"$DISK_RUN/log" 2>&1 &
 	DAEMON=$!
+}
+
+# daemon_answers returns when it does.
+daemon_answers() {
 	wait_for 30 test -S "$DISK_RUN/control.sock"
 	wait_for 30 ctl -L
 }
@@ -51,7 +61,7 @@ disk_finish() {
 		tail -n 60 "$DISK_RUN/log"
 		dmesg | tail -n 20
 	fi
-	touch /tmp/kills.end # of disk_kills
+	touch /tmp/kills.end # of kills.sh
 	umount -l /tmp/disk-* 2>/dev/null
 	if [ -n "$DAEMON" ]; then daemon_stop; fi
 	if [ -n "${TGT_PID:-}" ]; then tgt_stop; fi
@@ -266,94 +276,4 @@ disk_large() {
 		disk_holds "$d" $((at - line)) $((1 << 20)) /dev/zero
 	done
 	disk_fio "$d" --rw=randwrite --bs=4k --iodepth=32 --ioengine=libaio --direct=1 --size=1m --offset=$((size - (8 << 20)))
-}
-
-# ---- a daemon that dies ------------------------------------------------------------
-
-# disk_kills LABEL IQN N AWAY BACK kills the daemon N times, and then goes on to
-# an upgrade and to a target that is away meanwhile (the commands AWAY and BACK),
-# with I/O on the target's first two disks all the time.
-disk_kills() {
-	local label=$1 iqn=$2 n=$3 away=$4 back=$5 one two at=/tmp/disk-kills lines
-	one=$(disk_of "$iqn" 1) two=$(disk_of "$iqn" 2) lines=$(dmesg | wc -l)
-	mkfs.ext4 -q -F "$two"
-	mkdir -p $at
-	mount "$two" $at
-	rm -f /tmp/kills.end /tmp/kills.*.rounds
-	kills_load device "$one" &
-	local load=$!
-	kills_load file $at/file &
-	local files=$!
-	: >/tmp/kills.times
-	for _ in $(seq "$n"); do
-		sleep "0.$((RANDOM % 9))"
-		daemon_kill
-		kills_restart "$one"
-		echo "$RECOVERY" >>/tmp/kills.times
-		kill -0 $load
-		kill -0 $files
-	done
-	sort -n /tmp/kills.times | awk -v label="$label" '{ t[NR] = $1 }
-		END { printf "%s: %d kills; a read came back %.2f s after the start (median; %.2f to %.2f)\n",
-			label, NR, t[int((NR + 1) / 2)], t[1], t[NR] }'
-
-	sleep 1
-	kill -USR1 "$DAEMON"
-	wait "$DAEMON" || true
-	DISK_BIN=$VM_NEXT
-	kills_restart "$one"
-	echo "$label: upgrade: a read came back $RECOVERY s after the start"
-	grep -q "iscsid next-build is ready" "$DISK_RUN/log"
-	sleep 1
-	daemon_kill
-	DISK_BIN=$VM_BIN
-	kills_restart "$one"
-
-	sleep 1
-	$away
-	sleep 1
-	daemon_kill
-	daemon_start
-	ctl -L
-	sleep 3
-	$back
-	kills_read "$one"
-	echo "$label: the target came back to a daemon that had died meanwhile"
-
-	touch /tmp/kills.end
-	wait $load
-	wait $files
-	echo "$label: verified $(cat /tmp/kills.device.rounds) times on the disk, $(cat /tmp/kills.file.rounds) times in the file"
-	[ "$(disk_of "$iqn" 1)" = "$one" ]
-	[ "$(disk_of "$iqn" 2)" = "$two" ]
-	umount $at
-	fsck.ext4 -f -n "$two" >/dev/null 2>&1
-	if dmesg | tail -n +$((lines + 1)) | grep -E 'I/O error|EXT4-fs (error|warning)|Remounting'; then return 1; fi
-}
-
-# kills_load NAME FILE writes and verifies until it is to end.
-kills_load() {
-	local rounds=0
-	until [ -e /tmp/kills.end ]; do
-		disk_fio "$2" --rw=randwrite --bsrange=4k-256k --blockalign=4k --iodepth=32 --ioengine=libaio --direct=1 --size=16m
-		rounds=$((rounds + 1))
-		echo $rounds >"/tmp/kills.$1.rounds"
-	done
-}
-
-# kills_restart DEVICE starts the daemon and sets RECOVERY to after how many seconds
-# a read of the device returned.
-kills_restart() {
-	local begin
-	kills_read "$1" &
-	local read=$!
-	begin=$EPOCHREALTIME
-	daemon_start
-	wait $read
-	RECOVERY=$(awk -v a="$begin" -v b="$(cat /tmp/kills.read)" 'BEGIN { printf "%.2f", b - a }')
-}
-
-kills_read() {
-	dd if="$1" of=/dev/null bs=4k count=1 iflag=direct status=none
-	echo "$EPOCHREALTIME" >/tmp/kills.read
 }
