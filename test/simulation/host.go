@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"bytes"
 	"fmt"
 
 	"iscsictl/device"
@@ -8,6 +9,9 @@ import (
 
 // poison is what a read's memory holds before it: none of the target's blocks do.
 const poison = 0xa5
+
+// unfilled is what no block holds but memory that was left as it was.
+var unfilled = bytes.Repeat([]byte{poison}, 16)
 
 const (
 	requestsMax  = 6  // under way at a time
@@ -97,7 +101,7 @@ func (w *world) Complete(done []*device.Request) {
 	for _, d := range done {
 		i := w.find(d)
 		if i < 0 {
-			w.violation("a request was completed that is not under way (twice?)")
+			w.broken("a request was completed that is not under way (twice?)")
 			continue
 		}
 		r := w.requests[i]
@@ -133,6 +137,9 @@ func (w *world) ended(r *request) {
 		b := r.from + k
 		switch {
 		case r.Op == device.Read && r.Errno == 0:
+			if bytes.Contains(r.Data.Bytes()[k*blockSize:(k+1)*blockSize], unfilled) {
+				w.broken("read: block %d has bytes that nobody has filled", b)
+			}
 			if err := w.history.check(r.Data.Bytes()[k*blockSize:(k+1)*blockSize], b); err != nil {
 				w.violation("read: %v", err)
 			}
@@ -144,7 +151,7 @@ func (w *world) ended(r *request) {
 	}
 	if r.Data.Len() > 0 {
 		if w.link != nil && w.link.refers(r.Data) {
-			w.violation("a request was completed while its memory is in use")
+			w.broken("a request was completed while its memory is in use")
 		}
 		r.Data.Free()
 	}
@@ -159,7 +166,16 @@ func (w *world) verify() {
 	}
 }
 
+// violation notes a broken rule. Where PDUs of the target were changed, it may have
+// been right to break it.
 func (w *world) violation(format string, args ...any) {
+	if !w.bent {
+		w.broken(format, args...)
+	}
+}
+
+// broken notes what must not be, whatever the target says.
+func (w *world) broken(format string, args ...any) {
 	if w.failed == nil {
 		w.failed = fmt.Errorf(format, args...)
 		w.logf("VIOLATION: %v", w.failed)

@@ -290,6 +290,7 @@ func (n *nexus) window(expCmd, maxCmd *uint32) {
 func (n *nexus) put(p interface{ Encode(*iscsi.BHS) }, data []byte) {
 	var h iscsi.BHS
 	p.Encode(&h)
+	n.t.w.bend(&h)
 	n.wire.send(&h, data)
 }
 

@@ -65,6 +65,9 @@ type world struct {
 	area       int  // blocks that are used
 	failedHeld bool // what was held has been failed once
 	history    history
+	steps      int    // until all is well
+	bends      []byte // how PDUs of the target are changed: see bend
+	bent       bool   // one was: the target may say anything
 	failed     error
 	count      counts
 
@@ -83,7 +86,13 @@ var silent = slog.New(slog.DiscardHandler)
 
 // run plays a seed.
 func run(seed uint64, a *arena.Arena, log io.Writer) (counts, error) {
-	w := &world{rng: rand.New(rand.NewPCG(seed, 1)), arena: a, log: log}
+	w := &world{rng: rand.New(rand.NewPCG(seed, 1)), arena: a, log: log, steps: faultySteps}
+	w.logf("seed %d", seed)
+	return w.run()
+}
+
+// run makes up what the run is like, and plays it.
+func (w *world) run() (counts, error) {
 	r := w.rng
 	w.faults = faults{cuts: r.IntN(3) > 0, drops: r.IntN(3) == 0, errors: r.IntN(3) == 0, resets: r.IntN(3) == 0, lies: r.IntN(4) == 0, stalls: r.IntN(4) == 0, fails: r.IntN(6) == 0}
 	w.digests = [2]bool{r.IntN(3) == 0, r.IntN(3) == 0}
@@ -106,7 +115,7 @@ func run(seed uint64, a *arena.Arena, log io.Writer) (counts, error) {
 		w.area, commandTimeout = 16, 2
 	}
 	set("kern.iscsi.command_timeout", fmt.Sprint(commandTimeout))
-	if commandTimeout > 0 {
+	if commandTimeout > 0 || len(w.bends) > 0 {
 		w.faults.errors = true // those that time out too often fail
 	}
 	if w.faults.lies {
@@ -119,9 +128,9 @@ func run(seed uint64, a *arena.Arena, log io.Writer) (counts, error) {
 	if c.ISER {
 		w.faults.lies = false
 	}
-	w.logf("seed %d: %+v iser %v digests %v command timeout %d", seed, w.faults, c.ISER, w.digests, commandTimeout)
+	w.logf("%+v iser %v digests %v command timeout %d", w.faults, c.ISER, w.digests, commandTimeout)
 	err := w.play(c, tunables)
-	if n := a.InUse(); n != 0 && err == nil {
+	if n := w.arena.InUse(); n != 0 && err == nil {
 		err = fmt.Errorf("%d bytes of the arena were not given back", n)
 	}
 	return w.count, err
@@ -147,7 +156,7 @@ func (w *world) play(c conf.Session, tunables *conf.Tunables) error {
 	if err != nil {
 		return err
 	}
-	for range faultySteps {
+	for range w.steps {
 		w.step()
 		if w.failed != nil {
 			return w.failed
@@ -301,6 +310,9 @@ func (w *world) fault() {
 func (w *world) finish() error {
 	w.logf("all is well from here on")
 	w.well, w.vanished = true, false
+	if w.bent && w.link != nil { // the target and the initiator may wait for each other
+		w.link.drop(errCut)
+	}
 	for i := 0; ; i++ {
 		w.step()
 		if w.failed != nil {

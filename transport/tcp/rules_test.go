@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"iscsictl/arena"
 	"iscsictl/iscsi"
 )
 
@@ -340,15 +341,19 @@ func FuzzReceive(f *testing.F) {
 	f.Add(pdu(&iscsi.DataIn{InitiatorTaskTag: 1, HasStatus: true, Final: true}, make([]byte, 100), false, false), uint8(7), false)
 	f.Add(pdu(&iscsi.R2T{InitiatorTaskTag: 2, DesiredLength: 100, BufferOffset: 8192}, nil, true, false), uint8(1), true)
 	f.Add(pdu(&iscsi.SCSIResponse{InitiatorTaskTag: 1, Status: 2}, []byte{0, 2, 1, 2}, false, false), uint8(255), false)
+	a, err := arena.New(4 << 20)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, stream []byte, size uint8, digests bool) {
 		p := defaults()
 		p.HeaderDigest, p.DataDigest = digests, digests
-		s := newStand(t, p)
-		defer s.arena.Close()
+		s := newStandOn(t, p, a)
 		read := s.command(1, 0, 4096)
 		write := s.command(2, 20000, 0)
 		before := bytes.Clone(write.Out.Bytes())
 		guard := s.extent(4096)
+		clear(guard.Bytes())
 		_ = s.feed(stream, func() int { return 1 + int(size) })
 		if !bytes.Equal(before, write.Out.Bytes()) {
 			t.Error("the data of a write was changed")

@@ -66,6 +66,10 @@ func newStand(t *testing.T, p transport.Params) *stand {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newStandOn(t, p, a)
+}
+
+func newStandOn(t *testing.T, p transport.Params, a *arena.Arena) *stand {
 	s := &stand{t: t, table: newTable(), arena: a}
 	s.rules.init(p, s.table, 16)
 	s.recv.init(p.HeaderDigest, p.DataDigest, p.MaxRecvDataSegmentLength)
