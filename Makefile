@@ -12,6 +12,7 @@ SBINDIR  ?= $(PREFIX)/sbin
 MANDIR   ?= $(PREFIX)/share/man
 FUZZTIME ?= 10s
 SOAKTIME ?= 10m
+FAULTS   ?= 100
 BENCH    ?=
 DIST     ?= dist
 
@@ -107,12 +108,16 @@ bench-vm: ## the same by RDMA, beside its peers, in a virtual machine (as root; 
 	@test/vm/run.sh --bench $(BENCH)
 
 .PHONY: fuzz
-fuzz: ## fuzz each decoder and parser for FUZZTIME (default 10s)
+fuzz: ## fuzz each decoder, and sessions as a whole, for FUZZTIME each (default 10s)
 	@FUZZTIME=$(FUZZTIME) GO="$(GO)" test/fuzz.sh
 
+.PHONY: campaign
+campaign: ## do FAULTS faults (default 100) to iscsid, network and each kind of target, while hosts keep books
+	@CAMPAIGN_FAULTS=$(FAULTS) $(GO) run ./test/report -race -count=1 -timeout 0 -run '^TestCampaign$$' ./test/e2e
+
 .PHONY: soak
-soak: ## repeat the tests in random order with the race detector for SOAKTIME (default 10m)
-	@SOAKTIME=$(SOAKTIME) GO="$(GO)" test/soak.sh
+soak: ## a million simulated runs, a campaign of faults, then the tests in random order for SOAKTIME (default 10m)
+	@SOAKTIME=$(SOAKTIME) FAULTS=$(FAULTS) GO="$(GO)" test/soak.sh
 
 # One entry for each file that is installed: FILE=PLACE. What belongs to the system
 # as a whole comes along with PREFIX=/usr only: below another prefix the programs

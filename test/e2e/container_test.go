@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -48,26 +49,41 @@ func image(t *testing.T) string {
 	return dir
 }
 
+// spaces counts the network namespaces that were made.
+var spaces atomic.Int32
+
+// namespaces makes two network namespaces, which end with the test, or tells why it
+// can't.
+func namespaces(t *testing.T) (inner, outer string, err error) {
+	t.Helper()
+	n := spaces.Add(1)
+	inner, outer = fmt.Sprintf("iscsictl-a%d-%d", os.Getpid(), n), fmt.Sprintf("iscsictl-b%d-%d", os.Getpid(), n)
+	for _, name := range []string{inner, outer} {
+		if out, err := attempt("ip", "netns", "add", name); err != nil {
+			return "", "", fmt.Errorf("needs network namespaces: %w: %s", err, out)
+		}
+		t.Cleanup(func() { must(t, "ip", "netns", "delete", name) })
+		must(t, "ip", "-n", name, "link", "set", "lo", "up")
+	}
+	return inner, outer, nil
+}
+
 // networks makes two network namespaces with a cable between them, and returns
 // their names. The second has the address 192.0.2.2.
 func networks(t *testing.T) (inner, outer string) {
 	t.Helper()
 	needRoot(t)
 	ip := tool(t, "ip", "iproute2")
-	inner, outer = fmt.Sprintf("iscsictl-a%d", os.Getpid()), fmt.Sprintf("iscsictl-b%d", os.Getpid())
-	for _, name := range []string{inner, outer} {
-		if out, err := attempt(ip, "netns", "add", name); err != nil {
-			t.Skipf("SKIP: needs network namespaces: %v: %s", err, out)
-		}
-		t.Cleanup(func() { must(t, ip, "netns", "delete", name) })
+	inner, outer, err := namespaces(t)
+	if err != nil {
+		t.Skipf("SKIP: %v", err)
 	}
 	if out, err := attempt(ip, "-n", inner, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", outer); err != nil {
 		t.Skipf("SKIP: needs veth: %v: %s", err, out)
 	}
-	for name, address := range map[string]string{inner: "192.0.2.1/24", outer: "192.0.2.2/24"} {
+	for name, address := range map[string]string{inner: nearAddress + "/24", outer: farAddress + "/24"} {
 		must(t, ip, "-n", name, "address", "add", address, "dev", "eth0")
 		must(t, ip, "-n", name, "link", "set", "eth0", "up")
-		must(t, ip, "-n", name, "link", "set", "lo", "up")
 	}
 	return inner, outer
 }

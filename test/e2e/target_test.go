@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +19,8 @@ type embedded struct {
 	t      *testing.T
 	dir    string
 	portal string
+	// before are words before the program's own: a command that becomes it.
+	before []string
 }
 
 // delay is a time in a configuration as encoding/json writes it; the target wants
@@ -27,23 +30,35 @@ var delay = regexp.MustCompile(`"delay":(\d+)`)
 // newTarget starts iscsitarget with a configuration.
 func newTarget(t *testing.T, c target.Config) *embedded {
 	t.Helper()
-	e := &embedded{t: t, dir: newDir(t)}
+	return startTarget(t, c, "127.0.0.1:0")
+}
+
+func startTarget(t *testing.T, c target.Config, portal string, before ...string) *embedded {
+	t.Helper()
+	e := &embedded{t: t, dir: newDir(t), before: before}
+	e.configure(c)
+	t.Cleanup(e.finish)
+	e.launch(portal)
+	return e
+}
+
+// configure says what the target is from its next start on.
+func (e *embedded) configure(c target.Config) {
+	e.t.Helper()
 	text, err := json.Marshal(c)
 	if err != nil {
-		t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	writeFile(t, e.dir+"/target.json", delay.ReplaceAllString(string(text), `"delay":"${1}ns"`))
-	t.Cleanup(e.finish)
-	e.launch("127.0.0.1:0")
-	return e
+	writeFile(e.t, e.dir+"/target.json", delay.ReplaceAllString(string(text), `"delay":"${1}ns"`))
 }
 
 func (e *embedded) launch(portal string) {
 	e.t.Helper()
 	ready := e.dir + "/ready"
 	os.Remove(ready)
-	e.process = start(e.t, e.dir+"/target.log", nil, program("iscsitarget"),
+	command := append(slices.Clone(e.before), program("iscsitarget"),
 		"--config", e.dir+"/target.json", "--portal", portal, "--ready-file", ready, "--verbose")
+	e.process = start(e.t, e.dir+"/target.log", nil, command[0], command[1:]...)
 	eventually(e.t, "iscsitarget serves", func() bool {
 		if !e.running() {
 			e.t.Fatalf("iscsitarget has ended:\n%s", e.output())

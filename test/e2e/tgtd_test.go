@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +20,8 @@ type tgtd struct {
 	port int
 	told [][]string
 	tids int
+	// before are words before the program's own: a command that becomes it.
+	before []string
 }
 
 // newTgtd starts tgtd on a port of its own.
@@ -29,9 +32,14 @@ func newTgtd(t *testing.T) *tgtd {
 
 func newTgtdAt(t *testing.T, host string) *tgtd {
 	t.Helper()
+	return startTgtd(t, host, newPort(t, host))
+}
+
+func startTgtd(t *testing.T, host string, port int, before ...string) *tgtd {
+	t.Helper()
 	tool(t, "tgtd", "tgt")
 	tool(t, "tgtadm", "tgt")
-	g := &tgtd{t: t, dir: newDir(t), host: host, port: newPort(t, host)}
+	g := &tgtd{t: t, dir: newDir(t), host: host, port: port, before: before}
 	t.Cleanup(func() {
 		g.kill()
 		// tgtd leaves its socket where it is killed.
@@ -52,7 +60,8 @@ func (g *tgtd) env() []string { return []string{"TGT_IPC_SOCKET=" + g.dir + "/ip
 func (g *tgtd) launch() {
 	g.t.Helper()
 	os.Remove(g.dir + "/ipc.0")
-	g.process = start(g.t, g.dir+"/tgtd.log", g.env(), "tgtd", "-f", "-C", "0", "--iscsi", "portal="+g.portal())
+	command := append(slices.Clone(g.before), "tgtd", "-f", "-C", "0", "--iscsi", "portal="+g.portal())
+	g.process = start(g.t, g.dir+"/tgtd.log", g.env(), command[0], command[1:]...)
 	eventually(g.t, "tgtd answers", func() bool {
 		if !g.running() {
 			g.t.Fatalf("tgtd has ended:\n%s", g.output())

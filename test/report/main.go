@@ -1,7 +1,8 @@
 // Report runs go test and says in few lines what happened: a line for each
 // package, the whole output of each test that failed, and, so that nobody takes
 // a test that could not run for one that passed, every skipped test with its
-// reason and their number. It ends with go test's own exit status.
+// reason and their number. What a test that passed logs after "NOTE: " is said,
+// too. It ends with go test's own exit status.
 //
 //	go run ./test/report [go test's arguments]
 package main

@@ -26,6 +26,7 @@ type summary struct {
 	output  map[string]*strings.Builder // by package and test, until it ends
 	tests   map[string]int              // by package: ended tests
 	skips   []string
+	notes   []string
 	skipped map[string]int // by package
 
 	pass, fail, skip     int // tests
@@ -93,6 +94,7 @@ func (s *summary) endTest(e event) {
 	switch e.Action {
 	case "pass":
 		s.pass++
+		s.notes = append(s.notes, notes(out)...)
 	case "skip":
 		s.skip++
 		s.skipped[e.Package]++
@@ -141,8 +143,9 @@ func (s *summary) unfinished(pkg string) {
 }
 
 func (s *summary) totals() {
+	slices.Sort(s.notes)
 	slices.Sort(s.skips)
-	for _, line := range s.skips {
+	for _, line := range slices.Concat(s.notes, s.skips) {
 		fmt.Fprintln(s.w, line)
 	}
 	fmt.Fprintf(s.w, "packages: %d ok, %d failed, %d without tests; tests: %d passed, %d failed, %d skipped\n",
@@ -155,6 +158,16 @@ var (
 	framing  = regexp.MustCompile(`(?m)^(PASS|FAIL|FAIL\t.*|exit status \d+)\n`)
 	position = regexp.MustCompile(`^\s*\S+\.go:\d+: `)
 )
+
+// notes returns what a test that passed wants to be read all the same.
+func notes(out string) (list []string) {
+	for line := range strings.Lines(out) {
+		if text := strings.TrimSpace(position.ReplaceAllString(line, "")); strings.HasPrefix(text, "NOTE: ") {
+			list = append(list, text)
+		}
+	}
+	return list
+}
 
 // reason returns what a skipped test gave as its reason: what it logged, in one line.
 func reason(out string) string {

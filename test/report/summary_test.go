@@ -11,6 +11,7 @@ func TestSummary(t *testing.T) {
 	const events = `{"Action":"run","Package":"p","Test":"TestA"}
 {"Action":"output","Package":"p","Test":"TestA","Output":"=== RUN   TestA\n"}
 {"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:3: noise\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:4: NOTE: 7 of them\n"}
 {"Action":"pass","Package":"p","Test":"TestA","Elapsed":0.1}
 {"Action":"output","Package":"p","Test":"TestB","Output":"=== RUN   TestB\n"}
 {"Action":"output","Package":"p","Test":"TestB","Output":"    b_test.go:7: needs root:\n"}
@@ -36,6 +37,7 @@ panic: at the disco
 FAIL q (0.2 s)
 not an event
 s.go:1: syntax error
+NOTE: 7 of them
 SKIP: p TestB: needs root: run it as root
 packages: 1 ok, 1 failed, 1 without tests; tests: 1 passed, 1 failed, 1 skipped
 `
