@@ -17,6 +17,7 @@ type loop struct {
 }
 
 func (l *loop) Arena() *arena.Arena { return l.mem }
+func (l *loop) MaxTransfer() int    { return 0 }
 
 func (l *loop) Submit(batch []*session.Command) {
 	for _, c := range batch {

@@ -49,7 +49,7 @@ type Disk struct {
 	learned  learned
 	limits   limits
 	geometry device.Geometry
-	accept   int64       // largest transfer that was ever offered
+	accept   int64       // largest transfer that may ever have been offered
 	again    taskList    // to be sent again, before what is in queue
 	queue    requestList // not handed out, or not wholly (the first one)
 	seq      uint64      // of the last task
@@ -84,7 +84,7 @@ func (d *Disk) apply(f *facts) (device.Geometry, bool) {
 	if d.geometry.LogicalBlock != 0 && !d.limits.fua {
 		d.learned.noFUA = true
 	}
-	l := d.facts.requestLimits()
+	l := d.facts.requestLimits(d.set.nexus.MaxTransfer())
 	k := d.learned
 	l.fua = l.fua && !k.noFUA
 	l.sameUnmap = l.sameUnmap && !k.noSameUnmap
@@ -95,10 +95,11 @@ func (d *Disk) apply(f *facts) (device.Geometry, bool) {
 		l.discard = 0
 	}
 	d.limits = l
-	g := d.facts.geometry(&d.limits, d.set.nexus.Arena().Size())
+	arenaSize := d.set.nexus.Arena().Size()
+	g := d.facts.geometry(&d.limits, arenaSize)
 	changed := g != d.geometry
 	d.geometry = g
-	d.accept = max(d.accept, int64(g.MaxTransfer))
+	d.accept = max(d.accept, int64(g.MaxTransfer), offered(arenaSize))
 	return g, changed
 }
 

@@ -142,6 +142,28 @@ func TestSplit(t *testing.T) {
 	})
 }
 
+// TestSplitForTheNexus: no command has more data than the nexus takes, also where
+// that is less than what the host was told and has asked for before.
+func TestSplitForTheNexus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lu := newLU("a")
+		g, d := one(t, lu)
+		defer g.close()
+		w := g.request(device.Write, 0, 12<<10)
+		g.do(d, w)
+		g.down()
+		g.n.most = 8 << 10
+		r := g.request(device.Read, 0, 12<<10)
+		d.Submit([]*device.Request{r})
+		g.up()
+		g.n.run()
+		if r.Errno != 0 || !bytes.Equal(r.Data.Bytes(), w.Data.Bytes()) || d.Geometry().MaxTransfer != 8<<10 {
+			t.Errorf("%v, or what was read is not what was written; %+v", r.Errno, d.Geometry())
+		}
+		equal(t, lu.seen, []string{"WRITE(10) 0+24", "READ(10) 0+16", "READ(10) 16+8"})
+	})
+}
+
 // Requests go on in their order after a lost nexus, and only with what was not
 // done.
 func TestHold(t *testing.T) {

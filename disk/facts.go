@@ -137,10 +137,14 @@ func (f *facts) blockLimits(l *limits) {
 	l.sameUnmap = f.same && f.thin.LBPWS && f.capacity.LBPRZ
 }
 
-// requestLimits works out how requests become commands.
-func (f *facts) requestLimits() limits {
+// requestLimits works out how requests become commands, of whose data the nexus
+// takes most bytes at a time; 0: any.
+func (f *facts) requestLimits(most int) limits {
 	l := limits{block: int64(f.capacity.BlockLength), readOnly: f.mode.WriteProtected, fua: f.mode.DPOFUA}
 	l.transfer = maxTransfer
+	if most != 0 {
+		l.transfer = min(l.transfer, int64(most))
+	}
 	if m := f.limits.MaxTransfer; m != 0 {
 		l.transfer = min(l.transfer, int64(m)*l.block)
 	}
@@ -154,9 +158,13 @@ func (f *facts) requestLimits() limits {
 	return l
 }
 
+// offered is the largest transfer that a host is offered: the most that it knows a
+// disk to take, of this daemon or of one before it, by this nexus or another.
+func offered(arenaSize int) int64 { return min(maxTransfer, int64(arenaSize/arenaPortion)) }
+
 // geometry works out what the host is told.
 func (f *facts) geometry(l *limits, arenaSize int) device.Geometry {
-	offer := min(maxTransfer, max(l.transfer, minTransfer), int64(arenaSize/arenaPortion))
+	offer := min(max(l.transfer, minTransfer), offered(arenaSize))
 	physical := l.block << f.capacity.PhysicalExponent
 	if physical > maxTransfer {
 		physical = l.block

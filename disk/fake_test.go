@@ -59,7 +59,8 @@ func newLU(name string) *fakeLU {
 // fakeNexus is a session with a target of some logical units. Commands of the
 // background are answered by themselves, those of disks when the test says so.
 type fakeNexus struct {
-	mem *arena.Arena
+	mem  *arena.Arena
+	most int // data of one command; 0: any
 
 	mu      sync.Mutex
 	number  uint64 // of the last nexus
@@ -74,6 +75,7 @@ type fakeNexus struct {
 }
 
 func (n *fakeNexus) Arena() *arena.Arena { return n.mem }
+func (n *fakeNexus) MaxTransfer() int    { return n.most }
 
 func (n *fakeNexus) Submit(batch []*session.Command) {
 	if _, background := batch[0].Issuer.(*caller); !background && n.gate != nil {

@@ -108,7 +108,7 @@ func TestGeometry(t *testing.T) {
 			},
 		},
 	} {
-		l := tt.facts.requestLimits()
+		l := tt.facts.requestLimits(0)
 		got := tt.facts.geometry(&l, size)
 		if tt.want.DiscardMax == maxRange { // 64 parts of 65535 blocks are a little less
 			tt.want.DiscardMax, tt.want.ZeroesMax = 64*65535*512, 64*65535*512

@@ -23,6 +23,8 @@ type Nexus interface {
 	// slice; each command is completed by its Issuer.
 	Submit(batch []*session.Command)
 	Arena() *arena.Arena
+	// MaxTransfer is the most bytes of data that one command should have; 0: any.
+	MaxTransfer() int
 }
 
 // Events is told of disks that come, change and go, one event at a time and in

@@ -104,6 +104,13 @@ func (s *Session) Start() { go s.run() }
 // Arena returns the memory for the session's data.
 func (s *Session) Arena() *arena.Arena { return s.cfg.Arena }
 
+// MaxTransfer returns the most bytes of data that one command should have; 0: any.
+func (s *Session) MaxTransfer() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.info.Params.MaxTransfer
+}
+
 // Target returns the session's present configuration.
 func (s *Session) Target() conf.Session {
 	s.mu.Lock()

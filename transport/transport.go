@@ -78,6 +78,7 @@ type Offers struct {
 	FirstBurstLength          int                                  // to offer
 	ImmediateData, InitialR2T bool                                 // to offer
 	MaxOutstandingR2T         int                                  // to offer
+	MaxTransfer               int                                  // data of one command that can be relied on, in bytes; 0: any. Not negotiated
 	Extra                     []iscsi.KeyValue                     // further keys (iSER's), whose answers are checked by Check
 	Check                     func(answers []iscsi.KeyValue) error // may be nil
 }
@@ -97,6 +98,7 @@ type Params struct {
 	DefaultTime2Wait         time.Duration
 	DefaultTime2Retain       time.Duration
 	ErrorRecoveryLevel       int
+	MaxTransfer              int              // Offers.MaxTransfer
 	Extra                    []iscsi.KeyValue // answers to Offers.Extra
 }
 

@@ -227,6 +227,7 @@ func (m *Machine) params() transport.Params {
 		DefaultTime2Wait:         time.Duration(m.value(iscsi.KeyDefaultTime2Wait)) * time.Second,
 		DefaultTime2Retain:       time.Duration(m.value(iscsi.KeyDefaultTime2Retain)) * time.Second,
 		ErrorRecoveryLevel:       m.value(iscsi.KeyErrorRecoveryLevel),
+		MaxTransfer:              m.cfg.Offers.MaxTransfer,
 		Extra:                    m.extra,
 	}
 	if p.MaxRecvDataSegmentLength == 0 {

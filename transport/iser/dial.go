@@ -33,6 +33,12 @@ const (
 	// with none it could not write.
 	inboundReads = 16
 
+	// maxTransfer is the most data of a command. RFC 7145 has no limit of its own,
+	// but tgtd has: it closes the connection for more than its buffers, which have
+	// 512 KiB unless it was told otherwise. Linux's initiator, which targets were
+	// tried with, asks for no more by default.
+	maxTransfer = 512 << 10
+
 	maxBurstLength    = 1 << 20
 	maxOutstandingR2T = 1
 
@@ -254,6 +260,7 @@ func (l *loginConn) Offers() transport.Offers {
 		ImmediateData:     true,
 		InitialR2T:        true,
 		MaxOutstandingR2T: maxOutstandingR2T,
+		MaxTransfer:       maxTransfer,
 		Extra: []iscsi.KeyValue{
 			{Key: iscsi.KeyRDMAExtensions, Value: iscsi.ValueYes},
 			{Key: iscsi.KeyInitiatorRecvDataSegmentLength, Value: length},
