@@ -80,6 +80,7 @@ type farewell struct {
 	wait     time.Duration // that the target asked for before the next login
 	tag      uint32
 	answered bool
+	late     time.Duration // when we close the connection, if the target has not
 }
 
 // logout closes the session (§11.14). No command is sent any more; those under
@@ -96,6 +97,9 @@ func (n *nexus) logout() {
 	}, nil)
 }
 
+// logoutResponse takes in the answer, after which the target closes the
+// connection (§11.15). It has a moment for that: targets have been seen to fail
+// where the initiator is faster.
 func (n *nexus) logoutResponse(h *iscsi.BHS) error {
 	var p iscsi.LogoutResponse
 	if err := p.Decode(h); err != nil {
@@ -109,7 +113,8 @@ func (n *nexus) logoutResponse(h *iscsi.BHS) error {
 	}
 	n.bye.answered = true
 	n.bye.wait = max(n.bye.wait, time.Duration(p.Time2Wait)*time.Second)
-	return errLoggedOut
+	n.bye.late = n.now + 2*tickEvery // the last tick may have been almost one ago
+	return nil
 }
 
 // asyncMessage takes in an Asynchronous Message (§11.9).
@@ -198,6 +203,12 @@ func (n *nexus) tick(now time.Duration, l limits) {
 	n.now, n.limits = now, l
 	if n.heard {
 		n.heard, n.ping.heardAt, n.ping.first = false, now, 0
+	}
+	if n.bye.answered {
+		if now >= n.bye.late {
+			n.fail(errLoggedOut)
+		}
+		return
 	}
 	n.watchSilence()
 	n.watchCommands()

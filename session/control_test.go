@@ -98,8 +98,17 @@ func TestLogout(t *testing.T) {
 	if err := control(n, &iscsi.LogoutResponse{InitiatorTaskTag: p.InitiatorTaskTag + 1, StatSN: n.expStatSN}, nil); err == nil || errors.Is(err, errLoggedOut) {
 		t.Errorf("the answer to another logout gave %v", err)
 	}
-	if err := control(n, &iscsi.LogoutResponse{InitiatorTaskTag: p.InitiatorTaskTag, StatSN: n.expStatSN, Time2Wait: 3}, nil); !errors.Is(err, errLoggedOut) || n.bye.wait != 3*time.Second {
+	if err := control(n, &iscsi.LogoutResponse{InitiatorTaskTag: p.InitiatorTaskTag, StatSN: n.expStatSN, Time2Wait: 3}, nil); err != nil || n.bye.wait != 3*time.Second {
 		t.Errorf("%v, wait %v", err, n.bye.wait)
+	}
+	// The target closes the connection, and if not, we do, without another word.
+	n.tick(n.now+tickEvery, limits{ping: time.Nanosecond})
+	if n.failed != nil || len(w.controls) != 0 {
+		t.Errorf("%v and %d PDUs before the target had a second to close the connection", n.failed, len(w.controls))
+	}
+	n.tick(n.now+tickEvery, limits{})
+	if !errors.Is(n.failed, errLoggedOut) {
+		t.Errorf("the connection goes on after a logout: %v", n.failed)
 	}
 }
 

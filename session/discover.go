@@ -158,10 +158,15 @@ func (x *exchange) sendTargets() (discovery.Result, error) {
 	}
 }
 
-// logout ends the discovery session; how the target takes it changes nothing.
+// logout ends the discovery session; how the target takes it changes nothing. It
+// has a moment to close the connection, as after any logout.
 func (x *exchange) logout() {
-	x.limit = min(x.limit, logoutTimeout)
+	if x.limit <= 0 || x.limit > logoutTimeout {
+		x.limit = logoutTimeout
+	}
 	var h iscsi.BHS
 	(&iscsi.LogoutRequest{Immediate: true, Reason: iscsi.LogoutCloseSession, InitiatorTaskTag: 3, CmdSN: x.cmdSN}).Encode(&h)
-	_, _, _ = x.ask(h, nil, iscsi.OpLogoutResponse)
+	if _, _, err := x.ask(h, nil, iscsi.OpLogoutResponse); err == nil && x.conn.SetDeadline(time.Now().Add(closingTime)) == nil {
+		_, _, _ = x.conn.Receive()
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -35,6 +36,7 @@ type portal struct {
 	silent  bool                                          // never answers a login
 	mute    bool                                          // never answers a ping
 	deaf    bool                                          // never answers a logout
+	lingers bool                                          // does not close the connection after one
 	group   int                                           // its tag, beyond 1
 	current *link
 }
@@ -164,6 +166,9 @@ func (m mover) Control(h *iscsi.BHS, _ []byte) {
 		m.session.Enter()
 		err := m.session.Control(&out, nil)
 		m.session.Leave()
+		if err == nil && h.Opcode() == iscsi.OpLogoutRequest && !m.portal.lingers {
+			err = io.EOF
+		}
 		if err != nil {
 			m.Close(err)
 		}

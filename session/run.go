@@ -14,6 +14,9 @@ const (
 	tickEvery = time.Second
 	// logoutTimeout bounds the wait for the answer to a logout.
 	logoutTimeout = 5 * time.Second
+	// closingTime is how long a target has to close a discovery session's
+	// connection after that answer.
+	closingTime = time.Second
 	// backoffFirst is the wait after a first failed attempt; it doubles with
 	// each, up to the login timeout.
 	backoffFirst = time.Second

@@ -227,6 +227,9 @@ func (s *Session) Control(h *iscsi.BHS, data []byte) error { return s.n.Control(
 func (s *Session) Down(err error) {
 	s.mu.Lock()
 	n := s.n
+	if n.bye.answered {
+		err = errLoggedOut
+	}
 	n.lost()
 	s.n = nil
 	s.info.Connected = false

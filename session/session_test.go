@@ -264,18 +264,21 @@ func TestDisabled(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	for _, deaf := range []bool{false, true} {
+	for _, c := range []struct {
+		portal *portal
+		want   time.Duration
+	}{
+		{&portal{}, 0},
+		{&portal{lingers: true}, 2 * tickEvery},
+		{&portal{deaf: true}, logoutTimeout},
+	} {
 		synctest.Test(t, func(t *testing.T) {
-			s, w := start(t, &portal{deaf: deaf}, nil)
+			s, w := start(t, c.portal, nil)
 			before := time.Now()
 			s.Close()
 			s.Close()
-			want := time.Duration(0)
-			if deaf {
-				want = logoutTimeout
-			}
-			if d := time.Since(before); d != want || s.Info().Connected || len(w.downs) != 1 {
-				t.Errorf("closed after %v, want %v; downs %v", d, want, w.downs)
+			if d := time.Since(before); d != c.want || s.Info().Connected || len(w.downs) != 1 || w.downs[0] != errLoggedOut.Error() {
+				t.Errorf("closed after %v, want %v; downs %v", d, c.want, w.downs)
 			}
 		})
 	}
