@@ -54,6 +54,7 @@ type conn struct {
 
 	started  bool
 	ended    bool          // nothing is posted or delivered any more
+	ending   chan struct{} // closed then
 	cause    error         // of the end, once it is known
 	attended chan struct{} // closed when attend has ended
 	over     chan struct{} // closed when Close before Start has ended it all
@@ -70,7 +71,7 @@ type item struct {
 // posts its receives. On an error, what it has made goes with the handle.
 func newConn(h *handle, opts rdma.Options) (*conn, error) {
 	c := &conn{h: h, opts: opts, items: make([]item, opts.SendDepth)}
-	c.attended, c.over = make(chan struct{}), make(chan struct{})
+	c.ending, c.attended, c.over = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	c.idle.L = &c.mu
 	C.vb_describe(h.c, &c.device)
 	if err := c.fits(); err != nil {

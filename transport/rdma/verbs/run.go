@@ -17,6 +17,10 @@ const (
 	// lingerTime is how long completions are waited for after the peer has
 	// gone, and each of the two ways of ending a queue pair may take.
 	lingerTime = 500 * time.Millisecond
+	// partingTime is how long a peer that has left is still listened to. Its word
+	// comes another way than its last messages, and disconnecting drops what has
+	// not been taken in yet: a refused login's answer among it.
+	partingTime = 100 * time.Millisecond
 	// causeTime is how long the connection manager may take to say why the
 	// queue pair has failed.
 	causeTime = time.Second
@@ -67,7 +71,10 @@ func (c *conn) endLocked(err error) {
 	if c.cause == nil {
 		c.cause = err
 	}
-	c.ended = true
+	if !c.ended {
+		c.ended = true
+		close(c.ending)
+	}
 	c.completions.wake()
 }
 
@@ -80,9 +87,27 @@ func (c *conn) attend() {
 			return
 		}
 		if err := failure(e); err != nil {
+			if errors.Is(err, rdma.ErrDisconnected) {
+				c.part(err)
+			}
 			c.lost(err)
 			return
 		}
+	}
+}
+
+// part waits for what a peer that disconnects has sent before.
+func (c *conn) part(err error) {
+	c.mu.Lock()
+	if c.cause == nil {
+		c.cause = err
+	}
+	c.mu.Unlock()
+	t := time.NewTimer(partingTime)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.ending:
 	}
 }
 
