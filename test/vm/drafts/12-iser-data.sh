@@ -3,7 +3,7 @@
 # that are no whole number of pages, all verified, also at the target's side; and
 # as many commands outstanding as iSER allows, seen below the target.
 # runs: 6.12/*
-# timeout: 900
+# timeout: 1500
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 . "$VM_GUEST/iser.sh"
@@ -42,6 +42,9 @@ delay() {
 	dmsetup resume --noudevsync slow
 }
 
+# delayed prints how many requests the slow disk has.
+delayed() { dmsetup status slow | awk '{ print $4 + $5 }'; }
+
 # outstanding: the disk below the target takes seconds, so that commands pile up
 # there; more are asked for than there may be.
 outstanding() {
@@ -51,12 +54,12 @@ outstanding() {
 		--io_size=1m --minimal >/tmp/pile.out 2>&1 &
 	local pile=$!
 	while kill -0 $pile 2>/dev/null && [ $SECONDS -lt $end ] && [ $most -lt 120 ]; do
-		now=$(awk '{ print $1 + $2 }' "/sys/block/$slow/inflight")
+		now=$(delayed)
 		if [ "$now" -gt $most ]; then most=$now; fi
 		sleep 0.1
 	done
 	sleep 0.5 # for one too many
-	now=$(awk '{ print $1 + $2 }' "/sys/block/$slow/inflight")
+	now=$(delayed)
 	if [ "$now" -gt $most ]; then most=$now; fi
 	wait $pile || { cat /tmp/pile.out && return 1; }
 	delay 0
@@ -69,7 +72,6 @@ outstanding() {
 
 iser_begin
 target_up
-slow=$(dmsetup info -c --noheadings -o blkdevname slow)
 ISER_STALLED=(slow)
 daemon_start
 for PROVIDER in $(iser_providers); do

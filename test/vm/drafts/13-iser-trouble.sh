@@ -4,7 +4,7 @@
 # deleted and made anew, a network that loses everything (reinstatement), and a
 # session that is removed by force.
 # runs: 6.12/*
-# timeout: 900
+# timeout: 1500
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 . "$VM_GUEST/iser.sh"
@@ -83,8 +83,10 @@ cut_network() {
 	local before
 	before=$(iser_counter $target Reconnections)
 	iser_load_begin "$d"
+	iser_silence 4
 	tc qdisc add dev lo root netem loss 100%
 	wait_for 60 iser_lost $target
+	iser_silence 40
 	sleep 2
 	tc qdisc del dev lo root
 	iser_load_end
@@ -109,7 +111,6 @@ iser_begin
 disk=$(lio_block stall "$(iser_dm stall 16 linear LOOP 0)")
 ISER_STALLED=(stall)
 iser_target $target "$disk"
-DISK_OPTIONS+=(-o kern.iscsi.ping_timeout=4)
 daemon_start
 for PROVIDER in $(iser_providers); do
 	iser_login $target

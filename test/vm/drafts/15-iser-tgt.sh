@@ -3,7 +3,7 @@
 # mutual, discovery, many logical units, verified data; tgtd stands still, and is
 # killed and started again, under I/O.
 # runs: 6.12/rxe
-# timeout: 600
+# timeout: 1200
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 . "$VM_GUEST/iser.sh"
@@ -43,7 +43,6 @@ iser_begin
 for n in $(seq $luns); do truncate -s $((n * 4 + 12))M "/tmp/tgt.$n"; done
 truncate -s 8M /tmp/tgt.chap /tmp/tgt.mutual
 target_up
-DISK_OPTIONS+=(-o kern.iscsi.ping_timeout=4)
 daemon_start
 
 step "login, $luns logical units"
@@ -70,8 +69,10 @@ ctl -L -v | grep -E '^(Requests|Bytes|Errors|Reconn)'
 
 step "tgtd stands still: the session is lost on our side only, and reinstated"
 iser_load_begin "$d"
+iser_silence 4
 kill -STOP "$TGT_PID"
 wait_for 60 iser_lost $plain
+iser_silence 40
 kill -CONT "$TGT_PID"
 iser_load_end
 [ "$(iser_counter $plain Reconnections)" -gt 0 ]

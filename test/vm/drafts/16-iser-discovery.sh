@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Discovery over iSER with LIO: as a session, by --discover, with CHAP and without.
 # runs: 6.12/*
-# timeout: 400
+# timeout: 900
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 . "$VM_GUEST/iser.sh"

@@ -5,6 +5,7 @@
 # The exit status is not 0 if one has failed. CASE_TIMEOUT is the limit in
 # seconds of a case that does not name its own.
 set -uo pipefail
+export VM_LOGS=$1
 logs=$1
 shift
 total=0 failed=0 skipped=0
@@ -30,7 +31,7 @@ for case in "$@"; do
 	limit=${limit:-${CASE_TIMEOUT:-300}}
 	begin=$SECONDS lines=$(dmesg | wc -l)
 	total=$((total + 1))
-	timeout -s TERM -k 10 "$limit" bash "$case" >"$logs/$name.log" 2>&1
+	timeout -s TERM -k 60 "$limit" bash "$case" >"$logs/$name.log" 2>&1
 	status=$?
 	took=$((SECONDS - begin))
 	case $status in

@@ -60,6 +60,9 @@ disk_finish() {
 		timeout 10 "$DISK_BIN/iscsictl" --socket "$DISK_RUN/control.sock" -L -v
 		tail -n 60 "$DISK_RUN/log"
 		dmesg | tail -n 20
+		# At the time limit, what the daemon's goroutines wait for is of interest.
+		if [ $status -eq 143 ] && [ -n "$DAEMON" ]; then kill -QUIT "$DAEMON" && sleep 2; fi
+		cp "$DISK_RUN/log" "$VM_LOGS/$(basename "$0" .sh).daemon.log"
 	fi
 	touch /tmp/kills.end # of kills.sh
 	umount -l /tmp/disk-* 2>/dev/null
@@ -121,13 +124,15 @@ disk_steps() {
 }
 
 # disk_fio FILE ARGUMENT... runs fio on a device or file, verifying. --name=
-# begins a further job; what stands before the first is for all of them.
+# begins a further job; what stands before the first is for all of them. It is
+# waited for in a way that lets the case end at its time limit.
 disk_fio() {
-	local file=$1 out
+	local file=$1 out=/tmp/fio.$BASHPID
 	shift
 	if [[ "$*" != *--name=* ]]; then set -- "$@" --name=verify; fi
-	out=$(fio --filename="$file" --verify=crc32c --verify_fatal=1 --verify_dump=1 --randrepeat=0 --minimal "$@" 2>&1) && return
-	echo "fio on $file, $*: $out" >&2
+	fio --filename="$file" --verify=crc32c --verify_fatal=1 --verify_dump=1 --randrepeat=0 --minimal "$@" >"$out" 2>&1 &
+	wait $! && return
+	echo "fio on $file, $*: $(cat "$out")" >&2
 	return 1
 }
 

@@ -3,7 +3,9 @@
 # It is for set -e. $PROVIDER is the provider of RDMA that our side uses.
 DISK_RUN=/tmp/iser-run
 . "$VM_GUEST/disk.sh"
-DISK_OPTIONS=(-o kern.iser.debug=3)
+# Over iSER, the answer to a ping waits for the data of the commands before it,
+# which can take some seconds here: where silence is not the matter, it may last.
+DISK_OPTIONS=(-o kern.iser.debug=3 -o kern.iscsi.ping_timeout=40)
 ISER_PORTAL=$RD_ADDR:3260
 ISER_STALLED=() # devices of dm that are suspended, or may be
 
@@ -97,6 +99,9 @@ iser_proved() {
 # iser_state IQN STATE: the session's state is this one. Its line is then in
 # /tmp/iser.state; by the next look it may be another.
 iser_state() { ctl -L | grep -F "$1 " | grep -F "$2" >/tmp/iser.state; }
+
+# iser_silence SECONDS is how long a session may be silent.
+iser_silence() { ctl --sysctl kern.iscsi.ping_timeout="$1" >/dev/null; }
 
 # iser_lost IQN: there is no connection.
 iser_lost() { ! iser_state "$1" Connected; }
