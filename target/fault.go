@@ -1,6 +1,7 @@
 package target
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -92,10 +93,12 @@ type Fault struct {
 	// Command is the SCSI command in a scsi-command: read, write, or an
 	// operation code such as 0x35.
 	Command string `json:"command,omitempty"`
-	LUN     *int   `json:"lun,omitempty"`
-	Phase   string `json:"phase,omitempty"` // login or full-feature
-	Nth     int    `json:"nth,omitempty"`   // skip n-1 PDUs that match
-	Times   int    `json:"times,omitempty"` // 0: once; negative: always
+	// Over matches a scsi-command that is to move more than so many bytes.
+	Over  int    `json:"over,omitempty"`
+	LUN   *int   `json:"lun,omitempty"`
+	Phase string `json:"phase,omitempty"` // login or full-feature
+	Nth   int    `json:"nth,omitempty"`   // skip n-1 PDUs that match
+	Times int    `json:"times,omitempty"` // 0: once; negative: always
 
 	Action     Action    `json:"action"`
 	Bytes      int       `json:"bytes,omitempty"`
@@ -262,8 +265,8 @@ func (s *fault) parseCommand() error {
 		}
 		s.command = func(op scsi.Opcode) bool { return uint64(op) == n }
 	}
-	if s.command != nil && s.PDU != "scsi-command" {
-		return errors.New("command needs PDU scsi-command")
+	if (s.command != nil || s.Over != 0) && s.PDU != "scsi-command" {
+		return errors.New("command and over need PDU scsi-command")
 	}
 	return nil
 }
@@ -314,7 +317,8 @@ func (s *fault) matches(c *conn, h *iscsi.BHS) bool {
 		s.Target != "" && s.Target != c.targetName(),
 		s.Phase == "login" && c.login == nil,
 		s.Phase == "full-feature" && c.login != nil,
-		s.command != nil && !s.command(scsi.Opcode(h[32])):
+		s.command != nil && !s.command(scsi.Opcode(h[32])),
+		s.Over != 0 && int64(binary.BigEndian.Uint32(h[20:])) <= int64(s.Over):
 		return false
 	}
 	if s.LUN != nil {

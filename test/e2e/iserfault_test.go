@@ -122,6 +122,24 @@ func TestISERFaults(t *testing.T) {
 	}
 }
 
+// TestISERLargeRequests has a target that takes no more of a command than tgtd's
+// buffers, and closes the connection for more: no request is larger there.
+func TestISERLargeRequests(t *testing.T) {
+	t.Parallel()
+	const name = "iqn.2026-11.example:iser-large"
+	_, portal := newISERTarget(t, target.Config{
+		Targets: []target.Target{{Name: name, LUNs: []target.LUN{memory(0, 16)}}},
+		Faults:  []target.Fault{{Action: target.ActionDrop, PDU: "scsi-command", Over: 512 << 10, Times: -1}},
+	}, target.IWARP{})
+	d := newDaemon(t)
+	d.addISER(portal, name)
+	fio(t, d.disk(name, 0), "--bs=8M", "--size=16M", "--iodepth=2")
+	if s := d.session(name); s.Errors != 0 || s.Reconnections != 0 {
+		t.Errorf("%d requests have failed, %d reconnections: %s", s.Errors, s.Reconnections, s.LastFailure)
+	}
+	d.ok("-R", "-t", name)
+}
+
 // TestISERLate has the target move the data of a command after its response. A read
 // whose data has not come is sent again. Nothing tells that a write's data was not
 // fetched, so that of here is zeroes, as the disk's. The connection is left when the
