@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,13 +23,16 @@ type conn struct {
 	full   chan struct{} // the batch being written waits for room in the socket
 	writer sync.WaitGroup
 
+	holding atomic.Bool // the reader has more to take in at once, and flushes after that
+	held    int         // bytes that it has taken in meanwhile; the reader's
+
 	mu     sync.Mutex
 	cause  error // of the end
 	closed bool
 
 	// What a read and a write leave behind, and the functions that do them,
 	// made once so that a call allocates nothing.
-	nread              int
+	nread, room        int
 	readErr, writeErr  error
 	rest               []unix.Iovec
 	read, write, drain func(fd uintptr) bool
@@ -39,8 +43,10 @@ func newConn(tcp *net.TCPConn, p transport.Params, s transport.Session, tasks in
 	c.rules.init(p, s, tasks)
 	c.recv.init(p.HeaderDigest, p.DataDigest, p.MaxRecvDataSegmentLength)
 	c.read = func(fd uintptr) bool {
-		c.nread, c.readErr = readv(fd, c.recv.vector())
-		return c.readErr != unix.EAGAIN
+		v := c.recv.vector()
+		c.room = length(v)
+		c.nread, c.readErr = readv(fd, v)
+		return c.readErr != unix.EAGAIN || c.holding.Load()
 	}
 	c.write = func(fd uintptr) bool {
 		c.rest, c.writeErr = writev(fd, c.rest)
@@ -72,6 +78,10 @@ func (c *conn) readLoop() {
 			c.Close(cause(err))
 			break
 		}
+		if c.readErr == unix.EAGAIN {
+			c.release()
+			continue
+		}
 		if c.readErr != nil {
 			c.Close(c.readErr)
 			break
@@ -82,6 +92,7 @@ func (c *conn) readLoop() {
 		if err == nil {
 			err = c.failed
 		}
+		c.hold(c.nread, c.room)
 		c.session.Leave()
 		if err != nil {
 			c.Close(err)
@@ -98,8 +109,36 @@ func (c *conn) readLoop() {
 	c.session.Down(err)
 }
 
-// Flush implements transport.Mover.
+// holdMax bounds what is taken in before what is queued is written, in bytes.
+const holdMax = 512 << 10
+
+// hold decides whether Flush is to wait, when n bytes were read to a place for
+// room: a full one says that there is more. A command for each that has ended
+// costs the target a wake-up each, and these cost more than the copy of a large
+// payload. But the target is to have something to do meanwhile, which is at least
+// half of what was asked for. The session's lock is held.
+func (c *conn) hold(n, room int) {
+	c.held += n
+	more := n == room && c.held < min(holdMax, c.reading/2)
+	if !more {
+		c.held = 0
+	}
+	c.holding.Store(more)
+}
+
+// release ends the holding, and writes what is queued.
+func (c *conn) release() {
+	c.held = 0
+	c.holding.Store(false)
+	c.Flush()
+}
+
+// Flush implements transport.Mover. Whoever finds the reader holding leaves what
+// was queued to it.
 func (c *conn) Flush() {
+	if c.holding.Load() {
+		return
+	}
 	for b := c.send.take(); b != nil; b = c.send.take() {
 		c.rest = b.vector
 		if err := c.raw.Write(c.write); err != nil {

@@ -28,6 +28,7 @@ type rules struct {
 	params  transport.Params
 	tasks   []taskState
 	send    sendQueue
+	reading int   // bytes that the tasks on the wire ask for
 	failed  error // why the connection is to be given up
 
 	// What is being encoded, and the result of the task that ends: in one
@@ -59,6 +60,7 @@ func (m *rules) Command(t *transport.Task) {
 	c.Final = unsolicited == immediate
 	c.AHSLength, c.DataSegmentLength = 0, immediate
 	m.tasks[t.Index] = taskState{task: t, sent: unsolicited}
+	m.reading += t.In.Len()
 	c.Encode(&m.header)
 	m.send.put(&m.header, t.Out.Bytes()[:immediate], uint32(t.Index))
 	if unsolicited > immediate {
@@ -113,6 +115,7 @@ func (m *rules) end(t *transport.Task) error {
 		return nil
 	}
 	m.tasks[t.Index].task = nil
+	m.reading -= t.In.Len()
 	return m.session.Done(t, &m.result)
 }
 
@@ -125,6 +128,7 @@ func (m *rules) released(index uint32) error {
 	if t == nil {
 		return nil
 	}
+	m.reading -= t.In.Len()
 	return m.session.Done(t, &m.result)
 }
 

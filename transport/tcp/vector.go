@@ -17,6 +17,14 @@ func iovec(p []byte) unix.Iovec {
 	return v
 }
 
+// length is how many bytes a vector has room for.
+func length(v []unix.Iovec) (n int) {
+	for i := range v {
+		n += int(v[i].Len)
+	}
+	return n
+}
+
 // follows reports whether p begins in memory where v ends.
 func follows(v unix.Iovec, p []byte) bool {
 	// As numbers: a pointer just behind an object is not one that may be made.
