@@ -8,10 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,18 +52,6 @@ func open(name string, mode int) (int, error) {
 		return -1, &fs.PathError{Op: "open", Path: Node(name), Err: err}
 	}
 	return fd, nil
-}
-
-// Property returns what /sys says of a device, "queue/io_timeout" and the like,
-// or "" where it says nothing.
-func Property(name, property string) string {
-	b, _ := os.ReadFile(filepath.Join("/sys/block", name, property))
-	return strings.TrimSpace(string(b))
-}
-
-// SetProperty changes a property.
-func SetProperty(name, property, value string) error {
-	return os.WriteFile(filepath.Join("/sys/block", name, property), []byte(value), 0)
 }
 
 // errStaysReadOnly is of a device that was made read-only, which its driver

@@ -119,15 +119,17 @@ func Daemon(t *testing.T, attach func(ctx context.Context, disk device.Disk, lef
 		t.Fatal(err)
 	}
 	disk := newSharedDisk(t, path, size)
+	name, value, _ := strings.Cut(HoldVariable, "=")
+	hold, left := os.Getenv(name) == value, os.Getenv(leftVariable)
+	disk.hold.Store(hold && left != "") // a new device is looked at by the kernel
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	dev, err := attach(ctx, disk, os.Getenv(leftVariable))
+	dev, err := attach(ctx, disk, left)
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	name, value, _ := strings.Cut(HoldVariable, "=")
-	disk.hold.Store(os.Getenv(name) == value)
+	disk.hold.Store(hold)
 	fmt.Printf("serving %s\n", dev.Path())
 	os.Stdin.Read(make([]byte, 1))
 	if err := dev.Detach(); err != nil {

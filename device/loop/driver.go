@@ -146,5 +146,5 @@ func tune(number int, geo device.Geometry) {
 	if geo.Rotational {
 		rotational = "1"
 	}
-	block.SetProperty(fmt.Sprintf("loop%d", number), "queue/rotational", rotational)
+	_ = block.SetProperties(fmt.Sprintf("loop%d", number), map[string]string{"queue/rotational": rotational})
 }

@@ -128,27 +128,15 @@ func tune(path string, l *limits) error {
 		cache = "write back"
 	}
 	largest := max(min(l.whole>>10, largestKB), os.Getpagesize()>>10)
-	set(path, "queue/max_sectors_kb", strconv.Itoa(largest))
-	set(path, "queue/rotational", rotational)
-	set(path, "queue/write_cache", cache)
-	if err := set(path, "queue/io_timeout", requestTimeout); err != nil {
+	err := block.SetProperties(path, map[string]string{
+		"queue/max_sectors_kb": strconv.Itoa(largest), "queue/rotational": rotational, "queue/write_cache": cache,
+		"queue/io_timeout": requestTimeout,
+	})
+	if block.Property(path, "queue/io_timeout") != requestTimeout { // the others are about speed only
 		return fmt.Errorf("what is under way when iscsid dies will wait 30 s longer than it has to: %w", err)
 	}
 	return nil
 }
 
 // restore undoes that, for those who use the device next.
-func restore(path string) {
-	for property, value := range asFound {
-		set(path, property, value)
-	}
-}
-
-// set changes a property where it has to be: the kernel waits for requests
-// under way whenever one is set.
-func set(path, property, value string) error {
-	if block.Property(path, property) == value {
-		return nil
-	}
-	return block.SetProperty(path, property, value)
-}
+func restore(path string) { _ = block.SetProperties(path, asFound) }

@@ -92,6 +92,46 @@ func TestKillWithAllTags(t *testing.T) {
 	nothingLeft(t)
 }
 
+// TestKillWhileTuning: a daemon dies while the kernel, which is to change a property,
+// waits for the requests that this daemon has. Nothing of it may stay that the next
+// one would have to wait for.
+func TestKillWhileTuning(t *testing.T) {
+	b := backend(t)
+	env := devicetest.DaemonEnv(t, 16<<20)
+	p := devicetest.Serve(t, env...)
+	deadDevice(t, b)
+	property := "/sys/block/" + p.Path + "/queue/io_timeout"
+	if err := os.WriteFile(property, []byte("7000"), 0); err != nil {
+		t.Fatal(err)
+	}
+	p.Kill()
+	written := make(chan error, 1)
+	go func() {
+		f, err := devicetest.OpenBlock("/dev/"+p.Path, unix.O_RDWR)
+		if err == nil {
+			defer f.Close()
+			_, err = f.WriteAt(devicetest.AlignedBuffer(4096), 0)
+		}
+		written <- err
+	}()
+	time.Sleep(200 * time.Millisecond) // it waits for a daemon
+	env = append(env, devicetest.LeftVariable(p.Path))
+	devicetest.Serve(t, append(env, devicetest.HoldVariable)...).Kill()
+	p = devicetest.Serve(t, env...)
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if text, _ := os.ReadFile(property); strings.TrimSpace(string(text)) == requestTimeout {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("the time-out is %s, want %s", text, requestTimeout)
+		}
+	}
+	p.End()
+	nothingLeft(t)
+}
+
 // TestQuiesced: a device waits, is listed, and is removed with its users' requests.
 func TestQuiesced(t *testing.T) {
 	b := backend(t)

@@ -205,5 +205,8 @@ func (d *Device) startQueues(n, depth int) error {
 
 // tune sets what the driver cannot know. It may fail.
 func (d *Device) tune() {
-	block.SetProperty(d.Path(), "queue/io_timeout", requestTimeout)
+	err := block.SetProperties(d.Path(), map[string]string{"queue/io_timeout": requestTimeout})
+	if err != nil {
+		d.log.Warn(err.Error())
+	}
 }

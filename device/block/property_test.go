@@ -1,0 +1,31 @@
+package block
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestWriteApart: all is written that can be, and what cannot is named.
+func TestWriteApart(t *testing.T) {
+	dir := t.TempDir()
+	a, b, missing := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "none", "c")
+	for _, file := range []string{a, b} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := writeApart([]string{a, "1000", missing, "x", b, "write back"})
+	if err == nil || !strings.Contains(err.Error(), missing) || strings.Contains(err.Error(), a) {
+		t.Errorf("%v, want an error that names %s alone", err, missing)
+	}
+	for file, want := range map[string]string{a: "1000", b: "write back"} {
+		if got, _ := os.ReadFile(file); string(got) != want {
+			t.Errorf("%s has %q, want %q", file, got, want)
+		}
+	}
+	if err := writeApart([]string{a, "500"}); err != nil {
+		t.Error(err)
+	}
+}
