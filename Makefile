@@ -15,6 +15,7 @@ SOAKTIME ?= 10m
 FAULTS   ?= 100
 BENCH    ?=
 DIST     ?= dist
+BIN      ?= bin
 
 DEB_MAINTAINER ?= The iscsictl authors <iscsictl@example.org>
 
@@ -107,6 +108,10 @@ bench: ## measure the data path beside its peers, for docs/performance.md (BENCH
 bench-vm: ## the same by RDMA, beside its peers, in a virtual machine (as root; BENCH=-rounds=1 is quicker)
 	@test/vm/run.sh --bench $(BENCH)
 
+.PHONY: bench-disks
+bench-disks: ## disks of iscsid beside the kernel's own initiator, in a virtual machine (as root)
+	@test/vm/bench-disks.sh
+
 .PHONY: fuzz
 fuzz: ## fuzz each decoder, and sessions as a whole, for FUZZTIME each (default 10s)
 	@FUZZTIME=$(FUZZTIME) GO="$(GO)" test/fuzz.sh
@@ -140,7 +145,7 @@ ifeq ($(PREFIX),/usr)
 	  echo "open-iscsi is installed there, whose iscsid this would replace: remove it, or leave PREFIX=/usr out" >&2; exit 1; fi
 endif
 	install -d "$(DESTDIR)$(SBINDIR)"
-	install -m 0755 bin/iscsictl bin/iscsid "$(DESTDIR)$(SBINDIR)/"
+	install -m 0755 "$(BIN)/iscsictl" "$(BIN)/iscsid" "$(DESTDIR)$(SBINDIR)/"
 	for pair in $(FILES); do install -D -m 0644 "$${pair%%=*}" "$(DESTDIR)$${pair#*=}"; done
 	for pair in $(SETTINGS); do \
 	  [ -e "$(DESTDIR)$${pair#*=}" ] || install -D -m 0644 "$${pair%%=*}" "$(DESTDIR)$${pair#*=}"; done

@@ -13,6 +13,7 @@
 #                 they name for it: what make check does
 #   VM_OPTIONAL   if it is set, a host where this cannot be done is no failure
 #   KILLS         how often the cases that kill the daemon do so (5)
+#   BLKTESTS      the path of a built checkout of blktests, for the case with these
 #   LOGINS        how many logins and logouts the case about them does (200)
 #   VM_DRAFTS     if it is set, also the cases of test/vm/drafts
 #   MATRIX        "full": all that a disk must do, on each kind of disk
@@ -126,22 +127,71 @@ for run in $runs; do
 		cannot "the kernel or the packages of the guest for $run could not be fetched (or, for siw, built)"
 done
 
-# The tree is shared at its own path: it may lie below /tmp, of which the guest
-# has its own.
+# packages makes packages of both builds, with the versions 0.1.0 and 0.2.0.
+packages() {
+	local deb
+	for deb in 0.1.0=bin 0.2.0=next; do
+		rm -rf "$out/deb/tree"
+		make -s -o build install PREFIX=/usr BIN="$out/${deb#*=}" DESTDIR="$out/deb/tree" >/dev/null
+		GO=$GO DEB_MAINTAINER='Nobody <nobody@example.org>' deb/build.sh "${deb%=*}" "$out/deb/tree" "$out/deb" >/dev/null
+	done
+}
+
+# memory prints how many MiB a case wants its machine to have, where it says so.
+memory() { sed -n 's/^# memory: *//p' "$1" | head -1; }
+
+# outside starts a target beside the machine: what is to show that a disk works
+# without memory must not compete with its target for it.
+outside() {
+	rm -f "$out/portal"
+	"$out/bin/iscsitarget" --portal 127.0.0.1:0 --ready-file "$out/portal" --target iqn.2026-11.example:outside \
+		--lun size=512m,thin,wce --lun size=768m,thin >"$1/target" 2>&1 8>&- &
+	target=$!
+	for _ in {1..100}; do
+		if [ -s "$out/portal" ]; then return; fi
+		sleep 0.1
+	done
+	echo "vm: the target did not start" >&2
+	return 1
+}
+
+target=
+trap 'if [ -n "$target" ]; then kill "$target"; fi' EXIT
+
+# boot runs cases in one machine: boot RUN MEMORY CASE... The tree is shared at its
+# own path: it may lie below /tmp, of which the guest has its own.
+boot() {
+	local run=$1 size=$2 kernel=${1%/*} kind=${1#*/} logs=$out/logs/${1//\//-}${2:+-$2} options=() status=0
+	shift 2
+	rm -rf "$logs"
+	mkdir -p "$logs"
+	if [ "$kind" = siw ]; then options+=(--siw); fi
+	if [ -n "${BLKTESTS:-}" ]; then options+=(--rw "$BLKTESTS" --env BLKTESTS); fi
+	if [ -n "$size" ]; then
+		outside "$logs" || return
+		options+=(--mem "$size" --net --env VM_TARGET="10.0.2.2:$(cut -d: -f2 "$out/portal")")
+	fi
+	echo "vm: Linux $kernel with $kind${size:+ and $size MiB of memory}, $# cases"
+	test/vm/vm.sh --kernel "$kernel" ${options[@]+"${options[@]}"} --timeout "${VM_TIMEOUT:-3000}" -v \
+		--rw "$PWD" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env VM_DEB="$out/deb" \
+		--env VM_TESTS="$out/tests" --env KILLS="${KILLS:-5}" --env LOGINS="${LOGINS:-200}" --env MATRIX="${MATRIX:-}" -- \
+		bash /run/vm/guest/cases.sh "$logs" "$@" 2>&1 | tee "$logs/output" || status=1
+	if [ -n "$target" ]; then kill "$target" && target=; fi
+	return $status
+}
+
 failed=
 for run in $runs; do
 	mapfile -t cases < <(selected "$run" "$@")
 	if [ ${#cases[@]} -eq 0 ]; then continue; fi
-	kernel=${run%/*} kind=${run#*/} logs=$out/logs/${run//\//-} options=()
-	if [ "$kind" = siw ]; then options+=(--siw); fi
-	rm -rf "$logs"
-	mkdir -p "$logs"
-	echo "vm: Linux $kernel with $kind, ${#cases[@]} cases"
-	if ! test/vm/vm.sh --kernel "$kernel" ${options[@]+"${options[@]}"} --timeout "${VM_TIMEOUT:-3000}" -v \
-		--rw "$PWD" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env KILLS="${KILLS:-5}" --env LOGINS="${LOGINS:-200}" --env MATRIX="${MATRIX:-}" --env VM_TESTS="$out/tests" -- \
-		bash /run/vm/guest/cases.sh "$logs" "${cases[@]}" 2>&1 | tee "$logs/output"; then
-		failed="$failed $run"
-	fi
+	if [[ "${cases[*]}" == *-package.sh* ]]; then packages; fi
+	# One machine for each amount of memory that is asked for.
+	declare -A by=()
+	for case in "${cases[@]}"; do by[x$(memory "$case")]+="$case"$'\n'; done
+	for size in "${!by[@]}"; do
+		mapfile -t those <<<"${by[$size]%$'\n'}"
+		boot "$run" "${size#x}" "${those[@]}" || failed="$failed $run"
+	done
 done
 if [ -n "$failed" ]; then
 	echo "vm: failed:$failed (see $out/logs)" >&2

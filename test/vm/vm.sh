@@ -9,6 +9,7 @@
 #     --siw         with the software iWARP driver
 #     --mem MB      memory (4096)
 #     --smp N       processors (2)
+#     --net         a network card, on which the host's loopback is 10.0.2.2
 #     --timeout S   the guest is ended after so many seconds (300)
 #     --rw DIR      a directory that the guest may write to, at its own path;
 #                   repeatable, and needed for what is below /tmp and /run
@@ -23,13 +24,14 @@ set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export VM_CACHE=${VM_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/iscsictl-vm}
 
-kernel=6.12 mem=4096 smp=2 limit=300 cd=$PWD keep='' verbose='' prep=() rw=() env=()
+kernel=6.12 mem=4096 smp=2 limit=300 cd=$PWD keep='' verbose='' prep=() rw=() env=() net=(-nic none)
 while [ $# -gt 0 ]; do
 	case $1 in
 	--kernel) kernel=$2 && shift 2 ;;
 	--siw) prep=(--siw) && shift ;;
 	--mem) mem=$2 && shift 2 ;;
 	--smp) smp=$2 && shift 2 ;;
+	--net) net=(-netdev user,id=host,ipv6=off -device virtio-net-pci,netdev=host) && shift ;;
 	--timeout) limit=$2 && shift 2 ;;
 	--rw) rw+=("$(realpath "$2")") && shift 2 ;;
 	--cd) cd=$2 && shift 2 ;;
@@ -108,7 +110,7 @@ esac
 launch() {
 	timeout -k 5 "$limit" qemu-system-x86_64 "${accel[@]}" \
 		-M q35,smbus=off,sata=off,usb=off,vmport=off -vga none -smp "$smp" -m "$mem" \
-		-nodefaults -no-user-config -no-reboot -display none -nic none \
+		-nodefaults -no-user-config -no-reboot -display none "${net[@]}" \
 		-kernel "$dir/boot/vmlinuz-$release" -initrd "$dir/initrd.img" \
 		-append "console=ttyS0 quiet loglevel=4 oops=panic panic=-1 mitigations=off tsc=reliable nowatchdog \
 random.trust_cpu=on audit=0 selinux=0 apparmor=0 rcupdate.rcu_expedited=1 no_timer_check" \

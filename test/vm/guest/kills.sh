@@ -64,6 +64,7 @@ disk_kills() {
 	sort -n /tmp/kills.times | awk -v label="$label" '{ t[NR] = $1 }
 		END { printf "%s: %d kills; a read came back %.2f s after the start (median; %.2f to %.2f)\n",
 			label, NR, t[int((NR + 1) / 2)], t[1], t[NR] }'
+	echo "   (what the machine is like: to print its version alone, iscsid takes $(kills_pace) s)"
 
 	sleep 1
 	kill -USR1 "$DAEMON"
@@ -121,6 +122,13 @@ kills_restart() {
 	wait $read
 	daemon_answers
 	RECOVERY=$(awk -v a="$begin" -v b="$(cat /tmp/kills.read)" 'BEGIN { printf "%.2f", b - a }')
+}
+
+# kills_pace prints how many seconds the daemon takes to start and do nothing.
+kills_pace() {
+	local begin=$EPOCHREALTIME
+	"$DISK_BIN/iscsid" --version >/dev/null
+	awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.2f", b - a }'
 }
 
 kills_read() {
