@@ -262,6 +262,8 @@ func advice(err error) string {
 		return " (check TargetName; iscsictl --discover lists what the portal has)"
 	case errors.As(err, &status) && status.Status == iscsi.LoginAuthorizationFailure:
 		return " (the target must allow InitiatorName)"
+	case errors.Is(err, login.ErrNoVerdict):
+		return " (check chapIName and chapSecret)"
 	case errors.Is(err, login.ErrAuthenticationRequired):
 		return " (set chapIName and chapSecret)"
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, errLoginTimeout):

@@ -131,11 +131,16 @@ func (m *Machine) Next(resp *iscsi.BHS, data []byte) (req iscsi.BHS, out []byte,
 // Result returns the outcome, which is complete after Next has said done.
 func (m *Machine) Result() Result { return m.result }
 
-// Lost says what the loss of the connection means: err, or an *AlgorithmRefused
-// where it was the target's answer to a list of CHAP algorithms.
+// Lost says what the loss of the connection means: err; an *AlgorithmRefused where
+// it was the target's answer to a list of CHAP algorithms; or ErrNoVerdict and err
+// where it may have been the answer to our credentials.
 func (m *Machine) Lost(err error) error {
-	if m.phase == phaseChallenge && m.err == nil {
+	switch {
+	case m.err != nil:
+	case m.phase == phaseChallenge:
 		return m.refusedAlgorithms(err)
+	case m.phase == phaseVerdict && m.result.AuthMethod == iscsi.ValueCHAP:
+		return fmt.Errorf("%w: %w", ErrNoVerdict, err)
 	}
 	return err
 }

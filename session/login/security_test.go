@@ -189,6 +189,9 @@ func TestLost(t *testing.T) {
 		if errors.As(err, &refused) != want || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("lost after %d answers: %v", i, err)
 		}
+		if errors.Is(err, login.ErrNoVerdict) != (i == 2) {
+			t.Errorf("lost after %d answers, which the credentials precede at 2: %v", i, err)
+		}
 	}
 }
 

@@ -14,6 +14,9 @@ import (
 
 // What goes wrong with authentication, in the words of the listing.
 var (
+	// ErrNoVerdict: the connection was lost when the target had our credentials.
+	// By iSER, targets disconnect before the answer that refuses them is out.
+	ErrNoVerdict = errors.New("Authentication was not answered")
 	// ErrAuthenticationRequired: the target wants CHAP, and nothing is configured.
 	ErrAuthenticationRequired = errors.New("Authentication required")
 	// ErrUnsupportedAuthMethod: the target wants another AuthMethod than those offered.
@@ -67,7 +70,7 @@ func Reason(err error) string {
 	case errors.As(err, &redirect):
 		return redirect.Error()
 	}
-	for _, known := range []error{ErrAuthenticationRequired, ErrUnsupportedAuthMethod, ErrMutualCHAPFailed} {
+	for _, known := range []error{ErrNoVerdict, ErrAuthenticationRequired, ErrUnsupportedAuthMethod, ErrMutualCHAPFailed} {
 		if errors.Is(err, known) {
 			return known.Error()
 		}
