@@ -44,8 +44,10 @@ authentication() {
 	iser_login $chap "${user[@]}"
 	iser_proved 1 [
 	iser_logout $chap
-	iser_refused $chap "Authentication failure" "chapIName = alice" "chapSecret = someothersecret"
-	iser_refused $chap "Authentication" # none at all
+	# LIO disconnects as soon as it has posted the answer to a refused login, which
+	# is then flushed at times.
+	iser_refused $chap 'Authentication \(failure\|was not answered\)' "chapIName = alice" "chapSecret = someothersecret"
+	iser_refused $chap '\(Authentication\|Initiator error\|the peer closed the connection\)' # none at all
 	iser_login $mutual "${user[@]}" "tgtChapName = vault" "tgtChapSecret = secretofvault"
 	iser_proved 1 [
 	iser_logout $mutual

@@ -106,9 +106,8 @@ iser_silence() { ctl --sysctl kern.iscsi.ping_timeout="$1" >/dev/null; }
 # iser_lost IQN: there is no connection.
 iser_lost() { ! iser_state "$1" Connected; }
 
-# iser_refused IQN REASON [LINE...]: a login ends so, and the log says so. The
-# list shows the last attempt alone, and LIO drops an RDMA connection at times
-# before its answer is out.
+# iser_refused IQN REASON [LINE...]: a login ends so, and the log says so, in words
+# that match a basic regular expression. The list shows the last attempt alone.
 iser_refused() {
 	local from
 	from=$(wc -l <"$DISK_RUN/log")
