@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // base is the directory of everything that a run of the tests makes. Its path
@@ -88,12 +89,16 @@ func program(name string) string {
 	return filepath.Join(base, "bin", name)
 }
 
-// leaks names mounts, loop devices and sockets below base that outlived the tests.
+// leaks names mounts, loop devices, sockets and processes of base that outlived the
+// tests.
 func leaks() (left []string) {
 	for _, path := range mounts(base) {
 		left = append(left, "mount "+path)
 	}
 	left = append(left, loops(base)...)
+	// What was told to end may take a moment to.
+	within(10*time.Second, func() bool { return len(processes(base)) == 0 })
+	left = append(left, processes(base)...)
 	_ = filepath.WalkDir(base, func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.Type() == os.ModeSocket {
 			left = append(left, "socket "+path)
@@ -101,6 +106,19 @@ func leaks() (left []string) {
 		return nil
 	})
 	return left
+}
+
+// processes lists those that were given a path below a directory, or run from there.
+func processes(below string) (found []string) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		words := strings.ReplaceAll(strings.TrimRight(string(text), "\x00"), "\x00", " ")
+		if err == nil && strings.Contains(words, below+"/") {
+			found = append(found, fmt.Sprintf("process %s (%s)", strings.Split(name, "/")[2], words))
+		}
+	}
+	return found
 }
 
 // mounts lists the mount points below a directory, the innermost first.

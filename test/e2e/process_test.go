@@ -143,8 +143,7 @@ func (p *process) running() bool {
 // signal sends a signal, where the process is still there to get it.
 func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
 
-// kill ends it for certain, with the processes that it has made: fio has one for each
-// job.
+// kill ends it for certain, with the processes that it has made.
 func (p *process) kill() {
 	if p.running() {
 		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)

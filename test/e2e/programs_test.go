@@ -16,7 +16,9 @@ func fioArgs(disk string, args ...string) []string {
 		engine = []string{"--ioengine=libaio", "--filename=" + disk, "--direct=1"}
 	}
 	common := []string{
-		"--name=verify", "--rw=randwrite", "--verify=crc32c", "--verify_state_save=0", "--verify_fatal=1", "--do_verify=1",
+		// A job that is a process is one of a session of its own, which would go on without
+		// the fio that has started it.
+		"--thread", "--name=verify", "--rw=randwrite", "--verify=crc32c", "--verify_state_save=0", "--verify_fatal=1", "--do_verify=1",
 		"--randrepeat=1", "--group_reporting", "--minimal",
 	}
 	return append(append(common, engine...), args...)
