@@ -13,6 +13,7 @@ MANDIR   ?= $(PREFIX)/share/man
 FUZZTIME ?= 10s
 SOAKTIME ?= 10m
 FAULTS   ?= 100
+SESSIONS ?= 1000
 BENCH    ?=
 DIST     ?= dist
 BIN      ?= bin
@@ -63,7 +64,7 @@ demo: build ## show the way from iscsi.conf to a mounted disk, on this machine a
 check: deps check-fast check-vm-quick ## install what the tests need (as root on Debian), then run all tests that take minutes
 
 .PHONY: check-fast
-check-fast: build lint test sim e2e ## all checks but those that need a virtual machine
+check-fast: build lint vuln test sim e2e ## all checks but those that need a virtual machine
 
 .PHONY: check-vm-quick
 check-vm-quick: ## the quick cases of check-vm; where there is no virtual machine to be had, it says so
@@ -83,6 +84,10 @@ lint: ## format, go vet, staticcheck
 	  if [ -n "$$out" ]; then printf 'not formatted (run: make fmt):\n%s\n' "$$out" >&2; exit 1; fi
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
+
+.PHONY: vuln
+vuln: ## look for known vulnerabilities of what is used of libraries, where Go's database of them can be reached
+	@GO="$(GO)" test/vuln.sh
 
 .PHONY: fmt
 fmt: ## format the sources in place
@@ -119,6 +124,10 @@ fuzz: ## fuzz each decoder, and sessions as a whole, for FUZZTIME each (default 
 .PHONY: campaign
 campaign: ## do FAULTS faults (default 100) to iscsid, network and each kind of target, while hosts keep books
 	@CAMPAIGN_FAULTS=$(FAULTS) $(GO) run ./test/report -race -count=1 -timeout 0 -run '^TestCampaign$$' ./test/e2e
+
+.PHONY: limits
+limits: ## say what SESSIONS sessions (default 1000) with four disks each cost
+	@LIMITS=$(SESSIONS) $(GO) run ./test/report -count=1 -timeout 30m -run '^TestLimits$$' ./test/e2e
 
 .PHONY: soak
 soak: ## a million simulated runs, a campaign of faults, then the tests in random order for SOAKTIME (default 10m)

@@ -42,7 +42,7 @@ func TestCampaign(t *testing.T) {
 type site struct {
 	t         *testing.T
 	name      string
-	cable     *cable // nil: all is on the loopback interface
+	net       network // nil: nothing is done to it
 	near, far []string
 	host      string // where targets listen
 	d         *daemon
@@ -52,7 +52,7 @@ func newSite(t *testing.T, name string) *site {
 	t.Helper()
 	s := &site{t: t, name: name, host: "127.0.0.1"}
 	if cable, err := newCable(t); err == nil {
-		s.cable, s.host = cable, farAddress
+		s.net, s.host = cable, farAddress
 		enter := tool(t, "nsenter", "util-linux")
 		s.near = []string{enter, "--net=/run/netns/" + cable.near}
 		s.far = []string{enter, "--net=/run/netns/" + cable.far}
@@ -62,7 +62,7 @@ func newSite(t *testing.T, name string) *site {
 
 // port is one that is free where targets listen.
 func (s *site) port() int {
-	if s.cable != nil {
+	if s.host == farAddress { // where nobody else is
 		return 3260
 	}
 	return newPort(s.t, s.host)
@@ -97,11 +97,7 @@ func (s *site) daemon(prepare func(*testing.T, ...string) *daemon) {
 func (s *site) begin(p *peer, digest string) {
 	s.t.Helper()
 	s.d.launch()
-	var n network
-	if s.cable != nil {
-		n = s.cable
-	}
-	c := newCampaign(s.t, s.name, s.d, p, n)
+	c := newCampaign(s.t, s.name, s.d, p, s.net)
 	conf := fmt.Sprintf("n {\n TargetAddress = %s\n TargetName = %s\n", p.portal, p.target)
 	if p.iser {
 		conf += " Protocol = iSER\n"

@@ -14,6 +14,7 @@
 #   VM_OPTIONAL   if it is set, a host where this cannot be done is no failure
 #   KILLS         how often the cases that kill the daemon do so (5)
 #   BLKTESTS      the path of a built checkout of blktests, for the case with these
+#   CAMPAIGN_FAULTS, CAMPAIGN_SEED  of the campaigns
 #   LOGINS        how many logins and logouts the case about them does (200)
 #   VM_DRAFTS     if it is set, also the cases of test/vm/drafts
 #   MATRIX        "full": all that a disk must do, on each kind of disk
@@ -81,7 +82,7 @@ CGO_ENABLED=1 $GO build -buildvcs=false -tags "$tags" -o "$out/bin/" ./cmd/...
 # Another build, for upgrades.
 CGO_ENABLED=1 $GO build -buildvcs=false -tags "$tags" -ldflags '-X main.version=next-build' \
 	-o "$out/next/" ./cmd/iscsid ./cmd/iscsictl
-for package in transport/rdma/verbs transport/rdma/iwarp device/ublk device/nbd test/zerocopy; do
+for package in transport/rdma/verbs transport/rdma/iwarp device/ublk device/nbd test/zerocopy test/e2e; do
 	CGO_ENABLED=1 $GO test -c -tags "$tags" -o "$out/tests/${package##*/}.test" "./$package"
 done
 if readelf -d "$out/bin/iscsid" 2>/dev/null | grep -q 'NEEDED.*\(ibverbs\|rdmacm\)'; then
@@ -174,7 +175,8 @@ boot() {
 	echo "vm: Linux $kernel with $kind${size:+ and $size MiB of memory}, $# cases"
 	test/vm/vm.sh --kernel "$kernel" ${options[@]+"${options[@]}"} --timeout "${VM_TIMEOUT:-3000}" -v \
 		--rw "$PWD" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env VM_DEB="$out/deb" \
-		--env VM_TESTS="$out/tests" --env KILLS="${KILLS:-5}" --env LOGINS="${LOGINS:-200}" --env MATRIX="${MATRIX:-}" -- \
+		--env VM_TESTS="$out/tests" --env KILLS="${KILLS:-5}" --env LOGINS="${LOGINS:-200}" --env MATRIX="${MATRIX:-}" \
+		--env CAMPAIGN_FAULTS="${CAMPAIGN_FAULTS:-}" --env CAMPAIGN_SEED="${CAMPAIGN_SEED:-}" -- \
 		bash /run/vm/guest/cases.sh "$logs" "$@" 2>&1 | tee "$logs/output" || status=1
 	if [ -n "$target" ]; then kill "$target" && target=; fi
 	return $status
