@@ -203,13 +203,12 @@ func (c *cable) packet(from int, p []byte) {
 
 // change flips a bit of a segment's data at times, and mends the checksum.
 func (c *cable) change(from int, s segment, f wireFault) {
-	data := s.data()
+	data, id := s.data(), flow{from, s.ports()}
+	if s.flags()&tcpSYN != 0 {
+		c.flows[id] = 0
+	}
 	if len(data) == 0 {
 		return
-	}
-	id := flow{from, s.ports()}
-	if s.flags()&tcpSYN != 0 {
-		delete(c.flows, id)
 	}
 	c.flows[id] += len(data)
 	if c.flows[id] > afterLogin && rand.Float64() < f.corrupt {

@@ -167,7 +167,7 @@ func (c *campaign) run(conf string) {
 			c.t.Logf("campaign %s, CAMPAIGN_SEED=%d:\n%s", c.name, c.seed, strings.Join(c.log, "\n"))
 		}
 	})
-	c.d.ok("-A", "-n", "n", "-c", c.d.conf(conf), "-w", "60")
+	c.d.ok("-A", "-n", "n", "-c", c.d.conf(conf), "-w", "120")
 	for _, disk := range c.disks {
 		disk.path = c.d.disk(c.peer.target, disk.lun)
 	}

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"bytes"
+	"math/rand/v2"
 	"testing"
 
 	"iscsictl/arena"
@@ -36,4 +37,40 @@ func FuzzSession(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestBent plays seeds against a target that changes headers of its PDUs, now and then
+// or all the time. BENT_RUNS says how many.
+func TestBent(t *testing.T) {
+	runs := uint64(2000)
+	if testing.Short() || raceEnabled {
+		runs = 200
+	}
+	runs = setting(t, "BENT_RUNS", runs)
+	a, err := arena.New(arenaSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bent := 0
+	for seed := range runs {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		bends := make([]byte, 3*(1+rng.IntN(20)))
+		for i := range bends {
+			bends[i] = byte(rng.Uint32())
+			if i%3 == 0 {
+				bends[i] >>= rng.IntN(8)
+			}
+		}
+		w := &world{rng: rng, arena: a, bends: bends, steps: faultySteps}
+		if _, err := w.run(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if w.bent {
+			bent++
+		}
+	}
+	t.Logf("%d runs, %d with changed headers", runs, bent)
+	if bent < int(runs/2) {
+		t.Error("the runs have not done what they are for")
+	}
 }
