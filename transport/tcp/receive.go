@@ -14,7 +14,7 @@ const (
 	stageLen = 64 << 10
 	// bulkLen is the size of a Data-In payload from which it pays to read
 	// little beyond it: what is read into the stage is copied.
-	bulkLen  = 16 << 10
+	bulkLen  = 64 << 10
 	bulkRead = 4 << 10
 )
 
