@@ -41,6 +41,7 @@ missing() {
 	done <<<"$programs"
 	# gcc alone compiles nothing that has a header, and qemu-img has no iSCSI.
 	if ! [ -e /usr/include/stdio.h ]; then echo libc6-dev; fi
+	if ! [ -e /usr/include/iscsi/iscsi.h ]; then echo libiscsi-dev; fi
 	if ! compgen -G '/usr/lib/*/qemu/block-iscsi.so' >/dev/null; then echo qemu-block-extra; fi
 }
 

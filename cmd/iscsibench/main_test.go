@@ -149,6 +149,25 @@ func TestRate(t *testing.T) {
 	}
 }
 
+// TestNoAllocation: the whole way of a request, from this program to the target,
+// which is in this process, and back. What is left is not of requests: ticks, and
+// the end.
+func TestNoAllocation(t *testing.T) {
+	portal, _ := serve(t, oneTarget(target.LUN{Number: 0, Null: true, Size: 1 << 30}))
+	for _, args := range []string{
+		"--rw randread --depth 32",
+		"--rw randwrite --depth 32 --destroy-data",
+		"--rw read --block 128k --depth 8",
+		"--rw write --block 128k --depth 8 --destroy-data",
+		"--rw randread --depth 8 --digests",
+	} {
+		r := measured(t, portal, strings.Fields(args)...)
+		if n := r.Allocations * float64(r.Requests); n > 200+float64(r.Requests)/100 {
+			t.Errorf("%s: %.0f allocations for %d requests", args, n, r.Requests)
+		}
+	}
+}
+
 func TestCHAP(t *testing.T) {
 	conf := oneTarget(target.LUN{Null: true, Size: 1 << 30})
 	conf.Targets[0].CHAP = &target.CHAP{

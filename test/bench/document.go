@@ -8,13 +8,15 @@ import (
 	"strings"
 )
 
-// marks are the lines of the document that tables are between.
+// marks are the lines of the document that a section's text is between.
 type marks struct{ begin, end string }
 
-var (
-	bySocket = marks{"<!-- measured: begin (go run ./test/bench writes this) -->", "<!-- measured: end -->"}
-	byRDMA   = marks{"<!-- measured by RDMA: begin (make bench-vm writes this) -->", "<!-- measured by RDMA: end -->"}
-)
+func marksOf(section string) marks {
+	return marks{
+		fmt.Sprintf("<!-- measured, %s: begin (test/bench writes this) -->", section),
+		fmt.Sprintf("<!-- measured, %s: end -->", section),
+	}
+}
 
 // busy is from how much of a CPU on a single-threaded server counts as the limit.
 const busy = 0.85
@@ -25,79 +27,96 @@ type document struct {
 }
 
 // leftOut says what could not be measured.
-func (d *document) leftOut(err error) {
-	line := fmt.Sprintf("Left out: %v (run: make deps).", err)
+func (d *document) leftOut(what string, why error) {
+	line := fmt.Sprintf("Left out: %s, as %v.", what, why)
 	fmt.Println(line)
 	fmt.Fprintf(d, "\n%s\n", line)
 }
 
-// peerTable shows ours and libiscsi on one target.
-func (d *document) peerTable(t *target, pairs []pair) {
-	fmt.Fprintf(d, "\n### Against libiscsi, on %s\n\n", t.name)
-	d.WriteString("| Reads | Outstanding | Requests/s: iscsibench | iscsi-perf | ratio | CPU µs/request: iscsibench | iscsi-perf | ratio | Calls/request: iscsibench | iscsi-perf | ratio | Target's CPUs |\n")
-	d.WriteString("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
-	for _, p := range pairs {
-		fmt.Fprintf(d, "| %s | %d | %s | %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", p.row.name(), p.row.depth,
-			whole(median(p.a.of(rate))), whole(median(p.b.of(rate))), spread(p.ratios(rate)),
-			tenth(median(p.a.of(cpu))), tenth(median(p.b.of(cpu))), spread(p.ratios(cpu)),
-			hundredth(p.a.calls), hundredth(p.b.calls), quotient(p.a.calls, p.b.calls), p.load())
-	}
+// figure is what a table shows of the samples.
+type figure struct {
+	title string
+	get   func(*sample) float64
+	verb  func(float64) string
+	ratio bool
 }
 
-// limitTable shows ours on the embedded target beside the bare loop.
-func (d *document) limitTable(pairs []pair) {
-	d.WriteString("\n### Against a bare loop over a socket\n\n")
-	d.WriteString("| Reads | Outstanding | Requests/s: iscsibench | bare loop | ratio | CPU µs/request: iscsibench | bare loop | ratio | Calls/request: bare loop | Servers' CPUs |\n")
-	d.WriteString("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
-	for _, p := range pairs {
-		fmt.Fprintf(d, "| %s | %d | %s | %s | %s | %s | %s | %s | %s | %s |\n", p.row.name(), p.row.depth,
-			whole(median(p.a.of(rate))), whole(median(p.b.of(rate))), spread(p.ratios(rate)),
-			tenth(median(p.a.of(cpu))), tenth(median(p.b.of(cpu))), spread(p.ratios(cpu)),
-			hundredth(p.b.calls), p.load())
-	}
-}
+var (
+	figureRate   = figure{"Requests/s", rate, whole, true}
+	figureCPU    = figure{"CPU of the client's process, µs/request", cpu, tenth, true}
+	figureMemory = figure{"Memory of the client, resident at most, MiB", memory, tenth, false}
+	figureP50    = figure{"Latency, p50, µs", p50, tenth, true}
+	figureP99    = figure{"Latency, p99, µs", p99, tenth, true}
+	figureP999   = figure{"Latency, p99.9, µs", p999, tenth, false}
+)
 
-// nbdTable shows fio on iscsid's socket beside iscsibench, which has no device.
-func (d *document) nbdTable(pairs []pair) {
-	if len(pairs) == 0 {
+// table shows one figure of the contenders, and how the first compares with each other.
+func (d *document) table(results []result, f figure) {
+	if len(results) == 0 {
 		return
 	}
-	d.WriteString("\n### The whole way: fio on the NBD socket of iscsid\n\n")
-	d.WriteString("| Reads | Outstanding | Requests/s: fio through iscsid | iscsibench | ratio | CPU µs/request: iscsid | fio | iscsibench | Target's CPUs |\n")
-	d.WriteString("|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
-	for _, p := range pairs {
-		fmt.Fprintf(d, "| %s | %d | %s | %s | %s | %s | %s | %s | %s |\n", p.row.name(), p.row.depth,
-			whole(median(p.a.of(rate))), whole(median(p.b.of(rate))), spread(p.ratios(rate)),
-			tenth(median(p.a.of(daemonCPU))), tenth(median(p.a.of(cpu))), tenth(median(p.b.of(cpu))), p.load())
+	fmt.Fprintf(d, "\n%s:\n\n| Requests | Outstanding | %s |", f.title, results[0].sides[0].name)
+	rule := "\n|---|--:|--:|"
+	for _, x := range results[0].sides[1:] {
+		fmt.Fprintf(d, " %s |", x.name)
+		rule += "--:|"
+		if f.ratio {
+			d.WriteString(" ratio |")
+			rule += "--:|"
+		}
+	}
+	d.WriteString(rule + "\n")
+	for _, r := range results {
+		fmt.Fprintf(d, "| %s | %s | %s |", r.row.name(), r.row.outstanding(), f.verb(median(r.sides[0].of(f.get))))
+		for i, x := range r.sides[1:] {
+			cell := f.verb(median(x.of(f.get)))
+			if x.failed {
+				cell = "failed"
+			}
+			fmt.Fprintf(d, " %s |", cell)
+			if f.ratio {
+				fmt.Fprintf(d, " %s |", spread(r.ratios(i+1, f.get)))
+			}
+		}
+		d.WriteString("\n")
 	}
 }
 
-// load is how busy the servers of both sides were, with a mark where one of them
-// had hardly any time left.
-func (p *pair) load() string {
-	a, b := median(p.a.of(targetCPU)), median(p.b.of(targetCPU))
-	text := fmt.Sprintf("%.2f", a)
-	if len(p.b.samples) > 0 {
-		text += fmt.Sprintf(" / %.2f", b)
+// outstanding is a row's second cell.
+func (r row) outstanding() string {
+	if r.rate > 0 {
+		return fmt.Sprintf("%.0f/s", r.rate)
 	}
-	if max(a, b) >= busy {
+	return fmt.Sprint(r.depth)
+}
+
+// calls is the table of system calls, which come from a run of their own.
+func (d *document) calls(results []result) {
+	if len(results) == 0 || !slices.ContainsFunc(results[0].sides, func(s side) bool { return s.calls > 0 }) {
+		return
+	}
+	d.WriteString("\nSystem calls/request, and the CPUs that the target had busy in the runs of the first:\n\n| Requests | Outstanding |")
+	for _, x := range results[0].sides {
+		fmt.Fprintf(d, " %s |", x.name)
+	}
+	d.WriteString(" target's CPUs |\n|---|--:|" + strings.Repeat("--:|", len(results[0].sides)+1) + "\n")
+	for _, r := range results {
+		fmt.Fprintf(d, "| %s | %s |", r.row.name(), r.row.outstanding())
+		for _, x := range r.sides {
+			fmt.Fprintf(d, " %s |", hundredth(x.calls))
+		}
+		fmt.Fprintf(d, " %s |\n", r.sides[0].load())
+	}
+}
+
+// load is how busy a contender's server was, with a mark where it had hardly any time left.
+func (s *side) load() string {
+	v := median(s.of(targetCPU))
+	text := hundredth(v)
+	if v >= busy {
 		text += " †"
 	}
 	return text
-}
-
-// print shows a row while the measurement goes on.
-func (p *pair) print(where string) {
-	fmt.Printf("%-20s %-18s %4d: %s %s/s %s µs", where, p.row.name(), p.row.depth,
-		p.a.name, whole(median(p.a.of(rate))), tenth(median(p.a.of(cpu))))
-	if len(p.b.samples) > 0 {
-		fmt.Printf(", %s %s/s %s µs; rate %s, CPU %s", p.b.name, whole(median(p.b.of(rate))), tenth(median(p.b.of(cpu))),
-			spread(p.ratios(rate)), spread(p.ratios(cpu)))
-	}
-	if p.a.calls > 0 || p.b.calls > 0 {
-		fmt.Printf("; calls %s, %s", hundredth(p.a.calls), hundredth(p.b.calls))
-	}
-	fmt.Printf("; target %s\n", p.load())
 }
 
 const none = "–"
@@ -113,13 +132,6 @@ func whole(v float64) string     { return format("%.0f", v) }
 func tenth(v float64) string     { return format("%.1f", v) }
 func hundredth(v float64) string { return format("%.2f", v) }
 
-func quotient(a, b float64) string {
-	if a == 0 || b == 0 {
-		return none
-	}
-	return fmt.Sprintf("%.2f", a/b)
-}
-
 // spread is the median of ratios, with the least and the greatest.
 func spread(ratios []float64) string {
 	if len(ratios) == 0 {
@@ -128,8 +140,8 @@ func spread(ratios []float64) string {
 	return fmt.Sprintf("**%.2f** (%.2f–%.2f)", median(ratios), slices.Min(ratios), slices.Max(ratios))
 }
 
-// replaceTables puts the text between the marks of a document.
-func replaceTables(path string, m marks, text string) error {
+// replaceText puts the text between the marks of a document.
+func replaceText(path string, m marks, text string) error {
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return err

@@ -10,18 +10,17 @@ import (
 	"time"
 )
 
-// facts says where and how the figures were had.
-func (d *document) facts(s *setup) {
-	fmt.Fprintf(d, "\nMeasured %s on %d × %s, Linux %s (%s), %s; %s.\n",
-		time.Now().UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), kernel(), distribution(), runtime.Version(), peers())
-	fmt.Fprintf(d, "%d rounds of %v each.", s.rounds, s.time)
+// facts says where the figures were had.
+func (d *document) facts() {
+	fmt.Fprintf(d, "\nMeasured on %d × %s, Linux %s (%s), %s; %s.\n",
+		runtime.NumCPU(), processor(), kernel(), distribution(), runtime.Version(), versions())
+}
+
+// conditions says how those of a section were.
+func (d *document) conditions(s *setup) {
+	fmt.Fprintf(d, "\n%s: %d rounds of %v each, load average %.1f before.", time.Now().UTC().Format("2006-01-02"), s.rounds, s.time, loadAverage())
 	if s.tracer != nil {
 		fmt.Fprintf(d, " System calls were counted with `%s`, in runs of their own.", s.tracer.name)
-	}
-	if load := loadAverage(); load > 0.3*float64(runtime.NumCPU()) {
-		line := fmt.Sprintf("The machine was busy with other things when this began (load average %.1f): trust the ratios more than the rates.", load)
-		fmt.Println(line)
-		fmt.Fprintf(d, " %s", line)
 	}
 	d.WriteString("\n")
 }
@@ -59,8 +58,8 @@ func kernel() string {
 	return b.String()
 }
 
-// peers returns the versions of the Debian packages that have the peers.
-func peers() string {
+// versions returns those of the Debian packages that have the peers.
+func versions() string {
 	var found []string
 	for _, name := range []string{"tgt", "libiscsi-bin", "fio"} {
 		out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", name).Output()

@@ -1,58 +1,71 @@
 package main
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"iscsictl/iscsi"
 )
 
-// The limit is what two processes reach that move the bytes of the same reads
-// over a TCP connection and do nothing else: requests of the size of a SCSI
-// Command PDU one way, and answers of the size of a Data-In PDU the other. They
-// read as much as there is, and write all that it leads to at once.
+// The limit is what two processes reach that move the bytes of the same requests
+// over a TCP connection and do nothing else: PDUs of the size of a SCSI Command,
+// with the data of a write, one way, and answers of the size of a Data-In or of a
+// SCSI Response the other. They read as much as there is, and write all that it
+// leads to at once. Here it is in Go, and in peers/bareloop.c in C.
 
 const (
 	limitServer = "limit-server"
 	limitClient = "limit-client"
 	// limitBuffer is how much is read or written at once, in bytes.
 	limitBuffer = 1 << 20
+	// limitSamples is how many latencies are kept.
+	limitSamples = 1 << 20
 )
 
-// limitRole runs one of the two, where the arguments say so.
-func limitRole(args []string) bool {
-	var err error
-	switch {
-	case len(args) == 2 && args[0] == limitServer:
-		err = serveLimit(args[1])
-	case len(args) == 5 && args[0] == limitClient:
-		err = askLimit(args[1:])
-	default:
+// helloLen is what a connection begins with: the bytes of a request and whether
+// it writes, as two big-endian numbers.
+const helloLen = 8
+
+// roles are what this program is to be, when its first argument says so.
+var roles = map[string]func(args []string) error{
+	limitServer:   serveLimit,
+	limitClient:   askLimit,
+	bareInitiator: runBareInitiator,
+}
+
+// playRole runs a role, if the arguments ask for one.
+func playRole(args []string) bool {
+	if len(args) == 0 || roles[args[0]] == nil {
 		return false
 	}
-	if err != nil {
+	if err := roles[args[0]](args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 	return true
 }
 
-// serveLimit answers on an address that it writes to a file. Each connection
-// begins with one byte: the answers' data in units of 4 KiB.
-func serveLimit(readyFile string) error {
+// serveLimit answers on an address that it writes to a file.
+func serveLimit(args []string) error {
+	if len(args) != 1 {
+		return errors.New("want the file for the address")
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(readyFile+".new", []byte(l.Addr().String()), 0o600); err != nil {
+	if err := os.WriteFile(args[0]+".new", []byte(l.Addr().String()), 0o600); err != nil {
 		return err
 	}
-	if err := os.Rename(readyFile+".new", readyFile); err != nil {
+	if err := os.Rename(args[0]+".new", args[0]); err != nil {
 		return err
 	}
 	for {
@@ -65,136 +78,170 @@ func serveLimit(readyFile string) error {
 	}
 }
 
+// sizes are the bytes of a request and of its answer.
+func sizes(block int, write bool) (ask, reply int) {
+	if write {
+		return iscsi.BHSLen + block, iscsi.BHSLen
+	}
+	return iscsi.BHSLen, iscsi.BHSLen + block
+}
+
+// put writes n bytes from a buffer that is used again and again.
+func put(c net.Conn, buf []byte, n int) error {
+	for n > 0 {
+		k, err := c.Write(buf[:min(n, len(buf))])
+		if err != nil {
+			return err
+		}
+		n -= k
+	}
+	return nil
+}
+
 // answer answers requests until the connection ends.
 func answer(c net.Conn) {
-	in, out := make([]byte, 64<<10), make([]byte, limitBuffer)
-	if _, err := c.Read(in[:1]); err != nil {
+	in, out := make([]byte, limitBuffer), make([]byte, limitBuffer)
+	if _, err := io.ReadFull(c, in[:helloLen]); err != nil {
 		return
 	}
-	size := iscsi.BHSLen + int(in[0])<<12
-	for have := 0; ; {
+	ask, reply := sizes(int(binary.BigEndian.Uint32(in)), binary.BigEndian.Uint32(in[4:]) != 0)
+	for have := 0; ; have %= ask {
 		n, err := c.Read(in)
 		if err != nil {
 			return
 		}
 		have += n
-		for due := have / iscsi.BHSLen * size; due > 0; {
-			n, err := c.Write(out[:min(due, len(out)/size*size)])
-			if err != nil {
-				return
-			}
-			due -= n
+		if put(c, out, have/ask*reply) != nil {
+			return
 		}
-		have %= iscsi.BHSLen
 	}
 }
 
-// askLimit keeps requests outstanding; the arguments are address, bytes, depth
-// and seconds. It prints how many requests there were, and the seconds.
+// askLimit keeps requests outstanding; the arguments are host, port, read or
+// write, bytes, depth and seconds.
 func askLimit(args []string) error {
-	block, err1 := strconv.Atoi(args[1])
-	depth, err2 := strconv.Atoi(args[2])
-	length, err3 := time.ParseDuration(args[3])
+	if len(args) != 6 {
+		return errors.New("want HOST PORT read|write BLOCK DEPTH SECONDS")
+	}
+	block, err1 := strconv.Atoi(args[3])
+	depth, err2 := strconv.Atoi(args[4])
+	length, err3 := strconv.Atoi(args[5])
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
-	c, err := net.Dial("tcp", args[0])
+	c, err := net.Dial("tcp", net.JoinHostPort(args[0], args[1]))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	n, elapsed, err := askFor(c, block, depth, length)
-	fmt.Println(n, elapsed.Seconds())
+	return askFor(c, row{block: block, write: args[2] == "write", depth: depth}, time.Duration(length)*time.Second, os.Stdout)
+}
+
+// askFor is the client's loop. It receives to as much memory as is outstanding, as
+// whoever wants the data has.
+func askFor(c net.Conn, r row, length time.Duration, report io.Writer) error {
+	hello := binary.BigEndian.AppendUint32(nil, uint32(r.block))
+	flag := uint32(0)
+	if r.write {
+		flag = 1
+	}
+	if _, err := c.Write(binary.BigEndian.AppendUint32(hello, flag)); err != nil {
+		return err
+	}
+	ask, reply := sizes(r.block, r.write)
+	in, out := filled(max(reply*r.depth, limitBuffer)), filled(max(ask*r.depth, limitBuffer))
+	latencies := make([]time.Duration, 0, limitSamples)
+	start := time.Now()
+	var elapsed, sent time.Duration
+	requests := 0
+	for at, have, due := 0, 0, r.depth; elapsed < length || requests == 0; {
+		if due > 0 {
+			sent = elapsed
+			if err := put(c, out, due*ask); err != nil {
+				return err
+			}
+		}
+		n, err := c.Read(in[at:])
+		if err != nil {
+			return err
+		}
+		at = (at + n) % len(in)
+		have += n
+		due = have / reply
+		have -= due * reply
+		requests += due
+		elapsed = time.Since(start)
+		if r.depth == 1 && due > 0 && len(latencies) < limitSamples {
+			latencies = append(latencies, elapsed-sent)
+		}
+	}
+	return tell(report, requests, elapsed, latencies)
+}
+
+// filled makes memory that is there.
+func filled(n int) []byte { return slices.Repeat([]byte{1}, n) }
+
+// tell reports as iscsibench does.
+func tell(w io.Writer, requests int, elapsed time.Duration, latencies []time.Duration) error {
+	slices.Sort(latencies)
+	at := func(q float64) float64 {
+		if len(latencies) == 0 {
+			return 0
+		}
+		return float64(latencies[int(q*float64(len(latencies)-1))].Nanoseconds()) / 1000
+	}
+	_, err := fmt.Fprintf(w, `{"requests": %d, "requests_per_second": %f, "latency_microseconds": {"p50": %f, "p99": %f, "p99_9": %f}}`+"\n",
+		requests, float64(requests)/elapsed.Seconds(), at(0.5), at(0.99), at(0.999))
 	return err
 }
 
-// askFor is the client's loop.
-func askFor(c net.Conn, block, depth int, length time.Duration) (requests int, elapsed time.Duration, err error) {
-	in, out := make([]byte, limitBuffer), make([]byte, depth*iscsi.BHSLen)
-	if _, err := c.Write([]byte{byte(block >> 12)}); err != nil {
-		return 0, 0, err
-	}
-	size := iscsi.BHSLen + block
-	start := time.Now()
-	for have, due := 0, depth; elapsed < length || requests == 0; elapsed = time.Since(start) {
-		if due > 0 {
-			if _, err := c.Write(out[:due*iscsi.BHSLen]); err != nil {
-				return 0, 0, err
-			}
-		}
-		n, err := c.Read(in)
-		if err != nil {
-			return 0, 0, err
-		}
-		have += n
-		due = have / size
-		have -= due * size
-		requests += due
-	}
-	return requests, elapsed, nil
-}
-
-// bareLoop is the limit's client.
-var bareLoop = client{
-	name: "bare loop",
-	argv: func(s *setup, t *target, r row) []string {
-		self, _ := os.Executable() // on Linux, /proc/self/exe
-		return []string{self, limitClient, t.portal, strconv.Itoa(r.block), strconv.Itoa(r.depth), s.time.String()}
-	},
-	requests: func(_ *setup, stdout []byte) (n, rate float64, err error) {
-		var seconds float64
-		_, err = fmt.Sscan(string(stdout), &n, &seconds)
-		if err == nil && seconds > 0 {
-			rate = n / seconds
-		}
-		return n, rate, err
-	},
-}
-
-// startLimit starts the limit's server.
-func startLimit(s *setup) (*target, error) {
-	self, err := os.Executable()
+// startLimit starts a limit's server, of Go or of C, and returns its client.
+func (s *setup) startLimit(name string, server, client []string) (contender, *server, error) {
+	ready := filepath.Join(s.dir, "ready."+filepath.Base(server[0])+".limit")
+	_ = os.Remove(ready) // of one before
+	process, err := startServer(append(server, ready))
 	if err != nil {
-		return nil, err
-	}
-	ready := s.dir + "/limit"
-	process, err := startServer([]string{self, limitServer, ready})
-	if err != nil {
-		return nil, err
+		return contender{}, nil, err
 	}
 	var address []byte
 	if err := eventually(s.ctx, func() (err error) { address, err = os.ReadFile(ready); return err }); err != nil {
-		return nil, process.failed(err)
+		return contender{}, nil, process.failed(err)
 	}
-	return &target{server: process, name: "bare loop", portal: strings.TrimSpace(string(address))}, nil
+	host, port, err := net.SplitHostPort(string(address))
+	return contender{
+		name: name, target: process, parse: parseReport,
+		argv: func(r row) []string {
+			return append(slices.Clip(client), host, port, r.direction(), strconv.Itoa(r.block), strconv.Itoa(r.depth), s.seconds())
+		},
+	}, process, err
 }
 
-// againstLimit lets ours on a target and the bare loop take turns.
-func (s *setup) againstLimit(t *target, rows []row) ([]pair, error) {
-	limit, err := startLimit(s)
+// limits starts the bare loops that there are.
+func (s *setup) limits() (contenders []contender, stop func(), err error) {
+	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer limit.stop()
-	var pairs []pair
-	for _, r := range rows {
-		p := pair{row: r, a: side{name: ours.name}, b: side{name: bareLoop.name}}
-		for range s.rounds {
-			x, err := s.sampleOf(ours, t, r)
-			if err != nil {
-				return nil, err
-			}
-			y, err := s.sampleOf(bareLoop, limit, r)
-			if err != nil {
-				return nil, err
-			}
-			p.a.samples, p.b.samples = append(p.a.samples, x), append(p.b.samples, y)
+	var started []*server
+	stop = func() {
+		for _, p := range started {
+			p.stop()
 		}
-		if err := s.traced(&p.b, bareLoop, limit, r); err != nil {
-			return nil, err
-		}
-		p.print("limit")
-		pairs = append(pairs, p)
 	}
-	return pairs, nil
+	for _, l := range []struct{ name, program, server, client string }{
+		{"bare loop, Go", self, limitServer, limitClient},
+		{"bare loop, C", s.peers.bareLoop, "server", "client"},
+	} {
+		if l.program == "" {
+			continue
+		}
+		c, process, err := s.startLimit(l.name, []string{l.program, l.server}, []string{l.program, l.client})
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
+		started = append(started, process)
+		contenders = append(contenders, c)
+	}
+	return contenders, stop, nil
 }

@@ -1,15 +1,15 @@
 // Command bench measures the initiator's data path beside its peers, on this
-// machine alone, and writes what it found into docs/performance.md:
-//
-//   - iscsibench, which is this project's session layer, against libiscsi's
-//     iscsi-perf, on the same null logical unit of tgtd and of the embedded target;
-//   - a bare loop over a TCP socket that moves the same bytes in the same framing,
-//     as the limit;
-//   - fio on the NBD socket of iscsid, which is the whole way of a request.
+// machine alone, and writes what it found into docs/performance.md: tables, and
+// plots beside it. It is in sections, each of which has its own place there:
+// iscsibench, which is this project's session layer, against libiscsi and against
+// bare loops over a TCP socket that move the same bytes in the same framing; the
+// same with digests, several logical units and sessions; latencies; fio on each
+// kind of device that there is; the targets that all of this is measured on. With
+// "rdma" as its first argument it is what runs in the virtual machine.
 //
 // What is compared runs in turn, A B A B, so that whatever else the machine does
 // meets both; the result of a pair is a ratio, with the spread over the rounds.
-// Peers that are not installed are left out, and the output says so.
+// Peers that cannot be had are left out, and the output says so.
 package main
 
 import (
@@ -21,13 +21,14 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
 func main() {
-	if limitRole(os.Args[1:]) {
+	if playRole(os.Args[1:]) {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -48,17 +49,21 @@ type setup struct {
 	ctx    context.Context
 	dir    string // temporary
 	bin    string // our programs
+	plots  string // the directory for plots; "": none
 	rounds int
 	time   time.Duration // of one run
+	only   string        // rows whose name has this in it
 	tracer *tracer       // nil: there is none
+	peers  peers
 }
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	rounds := flags.Int("rounds", 5, "how often each pair is run")
-	each := flags.Duration("time", 2*time.Second, "how long one run takes; whole seconds")
-	doc := flags.String("doc", "", "the document whose tables are replaced (default: docs/performance.md of this module; - for none)")
+	rounds := flags.Int("rounds", 3, "how often all take turns on a row")
+	each := flags.Duration("time", time.Second, "how long one run takes; whole seconds")
+	doc := flags.String("doc", "", "the document whose tables are replaced, with plots/ beside it (default: docs/performance.md of this module; - for none)")
 	bin := flags.String("bin", "", "where our programs are (default: they are built)")
+	parts := flags.String("sections", strings.Join(sectionNames(), ","), "which sections to measure")
 	only := flags.String("rows", "", "only the rows whose name has this in it, such as \"4 KiB\"")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -76,30 +81,51 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	s := &setup{ctx: ctx, dir: dir, bin: *bin, rounds: *rounds, time: *each, tracer: findTracer(ctx)}
+	s := &setup{ctx: ctx, dir: dir, bin: *bin, rounds: *rounds, time: *each, only: *only, tracer: findTracer(ctx)}
 	if s.bin == "" {
 		s.bin = filepath.Join(dir, "bin")
 		if err := s.build(root); err != nil {
 			return err
 		}
 	}
-	var chosen []row
-	for _, r := range rows() {
-		if strings.Contains(r.name(), *only) {
-			chosen = append(chosen, r)
+	switch *doc {
+	case "":
+		*doc = filepath.Join(root, "docs", "performance.md")
+		fallthrough
+	default:
+		s.plots = filepath.Join(filepath.Dir(*doc), "plots")
+	case "-":
+	}
+	return s.measureSections(strings.Split(*parts, ","), *doc)
+}
+
+// measureSections measures the named sections, and writes each when it is done.
+func (s *setup) measureSections(names []string, doc string) error {
+	var first document
+	first.facts()
+	s.findPeers(&first)
+	var failed error
+	for _, part := range sections() {
+		if !slices.Contains(names, part.name) {
+			continue
+		}
+		fmt.Printf("\n== %s\n", part.name)
+		var d document
+		if part.name == machineSection {
+			d = first
+		} else {
+			d.conditions(s)
+		}
+		err := part.run(s, &d)
+		if s.ctx.Err() != nil {
+			return s.ctx.Err()
+		}
+		failed = errors.Join(failed, err)
+		if doc != "-" {
+			failed = errors.Join(failed, replaceText(doc, marksOf(part.name), d.String()))
 		}
 	}
-	text, err := s.measureAll(chosen)
-	if err != nil {
-		return err
-	}
-	if *doc == "-" {
-		return nil
-	}
-	if *doc == "" {
-		*doc = filepath.Join(root, "docs", "performance.md")
-	}
-	return replaceTables(*doc, bySocket, text)
+	return failed
 }
 
 // moduleRoot is where go.mod lies.
@@ -122,49 +148,4 @@ func (s *setup) build(root string) error {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	return nil
-}
-
-// measureAll runs everything and returns the tables.
-func (s *setup) measureAll(rows []row) (string, error) {
-	var doc document
-	doc.facts(s)
-	var targets []*target
-	for _, start := range []func(*setup) (*target, error){startTgtd, startEmbedded} {
-		t, err := start(s)
-		if t != nil {
-			defer t.stop()
-		}
-		if errors.Is(err, exec.ErrNotFound) {
-			doc.leftOut(err)
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		targets = append(targets, t)
-	}
-	for _, t := range targets {
-		pairs, err := s.againstPeer(t, rows, &doc)
-		if err != nil {
-			return "", err
-		}
-		doc.peerTable(t, pairs)
-	}
-	for _, t := range targets {
-		if t.embedded {
-			limits, err := s.againstLimit(t, rows)
-			if err != nil {
-				return "", err
-			}
-			doc.limitTable(limits)
-		}
-	}
-	whole, err := s.throughNBD(targets, rows)
-	if errors.Is(err, exec.ErrNotFound) {
-		doc.leftOut(err)
-	} else if err != nil {
-		return "", err
-	}
-	doc.nbdTable(whole)
-	return doc.String(), nil
 }

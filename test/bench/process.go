@@ -42,6 +42,7 @@ func parseStat(stat string) (time.Duration, error) {
 type finished struct {
 	stdout []byte
 	cpu    time.Duration // user and system, from wait4(2)
+	memory float64       // resident at most, in MiB, from the same
 }
 
 // runToEnd runs a client.
@@ -52,7 +53,11 @@ func runToEnd(ctx context.Context, argv []string) (finished, error) {
 	if err := cmd.Run(); err != nil {
 		return finished{}, fmt.Errorf("%s: %w\n%s%s", strings.Join(argv, " "), err, tail(stdout.Bytes()), tail(stderr.Bytes()))
 	}
-	return finished{stdout.Bytes(), cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}, nil
+	f := finished{stdout: stdout.Bytes(), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
+	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		f.memory = float64(usage.Maxrss) / 1024
+	}
+	return f, nil
 }
 
 // tail returns the end of what a program has said.
@@ -77,7 +82,14 @@ func startServer(argv []string, env ...string) (*server, error) {
 	return s, nil
 }
 
-func (s *server) pid() int { return s.cmd.Process.Pid }
+// cpu is the CPU time that the process has used so far; none where there is no process.
+func (s *server) cpu() time.Duration {
+	if s == nil {
+		return 0
+	}
+	used, _ := cpuOf(s.cmd.Process.Pid) // 0 where it has ended, which its client notices
+	return used
+}
 
 // stop asks the process to end, and makes it.
 func (s *server) stop() {
@@ -93,9 +105,9 @@ func (s *server) failed(err error) error {
 	return fmt.Errorf("%s: %w\n%s", s.cmd.Args[0], err, tail(s.log.Bytes()))
 }
 
-// eventually waits up to 10 seconds until ready returns nil.
+// eventually waits up to 30 seconds until ready returns nil: a virtual machine is slow.
 func eventually(ctx context.Context, ready func() error) error {
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(30 * time.Second); ; {
 		err := ready()
 		if err == nil {
 			return nil

@@ -15,19 +15,20 @@ const (
 	initiatorName = "iqn.2026-01.example:bench"
 )
 
-// target is an iSCSI target with a null logical unit: it answers, and keeps no data.
+// target is an iSCSI target with null logical units: it answers, and keeps no data.
 type target struct {
 	*server
-	name     string
-	portal   string
-	lun      int
-	embedded bool
+	portal string
+	lun    int // the first
 }
 
-// url is how libiscsi's tools name the logical unit.
+// url is how libiscsi's tools name the first logical unit.
 func (t *target) url() string {
 	return fmt.Sprintf("iscsi://%s/%s/%d", t.portal, targetName, t.lun)
 }
+
+// units are the embedded target's.
+const units = "0,1,2,3"
 
 // freePortal returns an address on which nobody listens at the moment.
 func freePortal() (string, error) {
@@ -90,16 +91,18 @@ func startTgtd(s *setup) (*target, error) {
 			return nil, process.failed(err)
 		}
 	}
-	return &target{server: process, name: "tgtd", portal: portal, lun: 1}, nil
+	return &target{server: process, portal: portal, lun: 1}, nil
 }
 
 // startEmbedded starts the project's own target.
 func startEmbedded(s *setup) (*target, error) {
 	ready := filepath.Join(s.dir, "ready")
-	process, err := startServer([]string{
-		filepath.Join(s.bin, "iscsitarget"), "--portal", "127.0.0.1:0", "--ready-file", ready,
-		"--target", targetName, "--lun", "null",
-	})
+	_ = os.Remove(ready) // of one before
+	argv := []string{filepath.Join(s.bin, "iscsitarget"), "--portal", "127.0.0.1:0", "--ready-file", ready, "--target", targetName}
+	for range strings.Split(units, ",") {
+		argv = append(argv, "--lun", "null")
+	}
+	process, err := startServer(argv)
 	if err != nil {
 		return nil, err
 	}
@@ -107,5 +110,5 @@ func startEmbedded(s *setup) (*target, error) {
 	if err := eventually(s.ctx, func() (err error) { portal, err = os.ReadFile(ready); return err }); err != nil {
 		return nil, process.failed(err)
 	}
-	return &target{server: process, name: "the embedded target", portal: strings.TrimSpace(string(portal)), embedded: true}, nil
+	return &target{server: process, portal: strings.TrimSpace(string(portal))}, nil
 }
