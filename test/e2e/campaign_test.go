@@ -26,6 +26,7 @@ import (
 //
 //	CAMPAIGN_SEED    the seed; otherwise a new one each time
 //	CAMPAIGN_FAULTS  how many faults; otherwise a dozen, and each once with SOAKTIME
+//	CAMPAIGN_ONLY    how the names begin of those that are done
 
 // Sizes of what the hosts of a campaign do. A disk is small, so that its blocks are
 // written over and over, and consists of zones that belong to one host each.
@@ -180,13 +181,35 @@ func (c *campaign) run(conf string) {
 		}
 	}
 	// Also where a step ends the test: what works, is to end before its disks do.
-	defer working.Wait()
-	defer c.stop()
+	defer c.rest(&working)
 	c.recovered("the start")
 	c.play()
-	c.stop()
-	working.Wait()
+	c.rest(&working)
 	c.finish()
+}
+
+// rest ends the hosts' work. Where requests wait for ever, they are made to fail.
+func (c *campaign) rest(working *sync.WaitGroup) {
+	c.stop()
+	done := make(chan struct{})
+	go func() {
+		working.Wait()
+		close(done)
+	}()
+	for _, help := range []func(){
+		func() {},
+		func() { c.failing.begin(); c.tune("kern.iscsi.recovery_timeout", "1") },
+		func() { c.gone.begin(); c.d.kill() },
+	} {
+		help()
+		select {
+		case <-done:
+			return
+		case <-time.After(patience / 4):
+			c.note("there are hosts whose requests still wait")
+		}
+	}
+	c.t.Error("there are hosts whose requests wait for ever")
 }
 
 func (c *campaign) stop() {
@@ -197,7 +220,11 @@ func (c *campaign) stop() {
 
 // play does the faults. They are dealt like cards: each once before any is repeated.
 func (c *campaign) play() {
-	deck := c.faults()
+	only := os.Getenv("CAMPAIGN_ONLY")
+	deck := slices.DeleteFunc(c.faults(), func(f fault) bool { return !strings.HasPrefix(f.name, only) })
+	if len(deck) == 0 {
+		c.t.Skipf("SKIP: there is no fault here that begins with %q", only)
+	}
 	left := load(12, len(deck))
 	if text := os.Getenv("CAMPAIGN_FAULTS"); text != "" {
 		n, err := strconv.Atoi(text)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -182,6 +183,9 @@ func (c *campaign) daemonFaults() []fault {
 		},
 		c.memoryShort(), c.descriptorsShort(),
 	}
+	if f, ok := c.memoryGroup(); ok {
+		list = append(list, f)
+	}
 	if f, ok := c.stateFull(); ok {
 		list = append(list, f)
 	}
@@ -261,6 +265,57 @@ func (c *campaign) memoryShort() fault {
 			c.gone.end()
 		},
 	}
+}
+
+// memoryGroup puts the daemon into a control group that has next to no memory, and has
+// it connect there. It waits for memory, or the kernel ends it.
+func (c *campaign) memoryGroup() (fault, bool) {
+	name := fmt.Sprintf("iscsictl-%d-%s", os.Getpid(), filepath.Base(c.d.dir))
+	parent, limit, none := "/sys/fs/cgroup/memory", "memory.limit_in_bytes", "-1"
+	if _, err := os.Stat(parent); err != nil { // the second version
+		parent, limit, none = "/sys/fs/cgroup", "memory.max", "max"
+	}
+	group := filepath.Join(parent, name)
+	err := os.Mkdir(group, 0o700)
+	if err == nil {
+		c.t.Cleanup(func() {
+			if !within(patience, func() bool { return os.Remove(group) == nil }) {
+				c.t.Errorf("%s stays", group)
+			}
+		})
+		_, err = os.Stat(filepath.Join(group, limit))
+	}
+	if err != nil {
+		c.note("no control group for memory: %v", err)
+		return fault{}, false
+	}
+	write := func(dir, file, text string) {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			c.note("%v", err)
+		}
+	}
+	return fault{
+		name: "no memory in its control group", class: classAll, hold: time.Second,
+		begin: func() {
+			c.gone.begin()
+			write(group, limit, "1048576")
+			write(group, "cgroup.procs", strconv.Itoa(c.d.cmd.Process.Pid))
+			c.peer.stop()
+			c.peer.start()
+		},
+		end: func() {
+			write(group, limit, none)
+			if c.d.running() {
+				write(parent, "cgroup.procs", strconv.Itoa(c.d.cmd.Process.Pid))
+				time.Sleep(poll)
+			}
+			if !c.d.running() {
+				c.note("iscsid has died of it")
+				c.d.launch()
+			}
+			c.gone.end()
+		},
+	}, true
 }
 
 // stateFull leaves no room for the state file, where the daemon's state has a file
