@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Discovery over iSER with LIO: as a session, by --discover, with CHAP and without.
+# ib_isert of 6.12 has crashed at its beginning twice: it queued the work that ends a
+# control PDU (isert_cmd.comp_work) a second time, while it was still queued.
 # runs: 6.12/*
 # timeout: 900
 set -euo pipefail
