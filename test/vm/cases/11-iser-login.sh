@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # iSER with LIO, on the run's RDMA: login, CHAP one way and mutual, what is wrong
 # with it, many logical units; RDMA is seen to be used at both ends.
+# runs: 6.12/rxe
 # timeout: 1200
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
