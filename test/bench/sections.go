@@ -37,7 +37,7 @@ func sectionNames() []string {
 	return names
 }
 
-// all are ours, libiscsi's two, and the limits, on the embedded target.
+// all are ours and libiscsi's, on the embedded target, and the limits.
 func (s *setup) all() (contenders []contender, stop func(), err error) {
 	t, err := startEmbedded(s)
 	if err != nil {

@@ -16,6 +16,7 @@
 #include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +93,7 @@ static void serve(const char *ready)
 	char temporary[4096];
 	FILE *f;
 
+	signal(SIGPIPE, SIG_IGN); /* a client ends with answers under way */
 	if (l < 0 || bind(l, (struct sockaddr *)&a, len) < 0 || listen(l, 8) < 0 ||
 	    getsockname(l, (struct sockaddr *)&a, &len) < 0)
 		err(1, "listen");
