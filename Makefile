@@ -94,8 +94,9 @@ fmt: ## format the sources in place
 	$(TOOL) gofumpt -w .
 
 .PHONY: test
-test: ## unit tests, with the race detector
+test: ## unit tests, with the race detector; without it those of allocations that it would disturb
 	@$(GO) run ./test/report -race -timeout 10m $(UNIT)
+	@$(GO) run ./test/report -timeout 10m -run 'Allocat' ./cmd/iscsibench ./device/nbd
 
 .PHONY: sim
 sim: ## 50,000 simulated runs of a session against a hostile network and target (SIM_RUNS, SIM_FIRST)

@@ -98,8 +98,7 @@ func (n *nexus) logout() {
 }
 
 // logoutResponse takes in the answer, after which the target closes the
-// connection (§11.15). It has a moment for that: targets have been seen to fail
-// where the initiator is faster.
+// connection (§11.15); it has a moment for that.
 func (n *nexus) logoutResponse(h *iscsi.BHS) error {
 	var p iscsi.LogoutResponse
 	if err := p.Decode(h); err != nil {

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Discovery over iSER with LIO: as a session, by --discover, with CHAP and without.
-# ib_isert of 6.12 has crashed at its beginning twice: it queued the work that ends a
-# control PDU (isert_cmd.comp_work) a second time, while it was still queued.
+# ib_isert of 6.12 has crashed at its beginning twice ("list_add corruption" in
+# __queue_work, called from __ib_process_cq the second time): before and after we left
+# it to the target to close the connection after a logout.
 # runs: 6.12/*
 # timeout: 900
 set -euo pipefail

@@ -68,7 +68,7 @@ runs "$VM_BIN/iscsid"
 [ "$(host systemctl is-enabled iscsid iscsictl | sort -u)" = enabled ]
 wait_for 120 connected # by iscsictl.service, which does "iscsictl -A -a"
 host iscsictl -L
-disk=$(host iscsictl | sed -n "s/.*Connected: *//p")
+disk=$(host iscsictl | sed -n "s/.*Connected: *\([^ ]*\).*/\1/p")
 [[ $disk == ublkb* ]]
 if host iscsictl -L | grep -q -e "$target-manual.*Connected"; then fail "a manual record was started"; fi
 
@@ -97,7 +97,7 @@ kill -0 $io || echo "(fio was faster than dpkg)"
 wait_for 120 runs "$VM_NEXT/iscsid"
 [ "$(pid)" != "$before" ]
 wait $io
-[ "$(host iscsictl | sed -n "s/.*Connected: *//p")" = "$disk" ]
+[ "$(host iscsictl | sed -n "s/.*Connected: *\([^ ]*\).*/\1/p")" = "$disk" ]
 host bash -c 'echo 3 >/proc/sys/vm/drop_caches; head -c 1M /dev/urandom >/mnt/more && sync -f /mnt/more'
 if dmesg | tail -n +"$lines" | grep -E 'I/O error|EXT4-fs error'; then fail "an I/O error was seen"; fi
 
