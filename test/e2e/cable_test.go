@@ -92,18 +92,21 @@ func openTun(namespace string) (*os.File, error) {
 		return nil, err
 	}
 	defer ns.Close()
-	type result struct {
-		file *os.File
-		err  error
+	// The thread goes back to where it was: one that ends takes with it the
+	// processes that it has started (start has the kernel do so).
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
 	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the namespace that it is in
-		file, err := makeTun(int(ns.Fd()))
-		done <- result{file, err}
-	}()
-	r := <-done
-	return r.file, r.err
+	defer home.Close()
+	file, err := makeTun(int(ns.Fd()))
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		panic(fmt.Sprintf("a thread stays in the network namespace %s: %v", namespace, back))
+	}
+	runtime.UnlockOSThread()
+	return file, err
 }
 
 func makeTun(namespace int) (*os.File, error) {

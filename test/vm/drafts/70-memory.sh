@@ -104,6 +104,8 @@ settled
 
 echo "== swap, with a file system beside it"
 rm /tmp/fs/[abc]*
+# As iscsid(8) says: without it this has stood still, with no request under way.
+echo 65536 >/proc/sys/vm/min_free_kbytes
 mkswap "$second" >/dev/null
 swapon "$second"
 mount -t tmpfs -o size=700m full /tmp/full
