@@ -92,8 +92,8 @@ says "there is no /dev/infiniband/uverbs0" "modprobe ib_uverbs"
 mv /tmp/infiniband/uverbs* /dev/infiniband/
 
 echo "== no library"
-library=$(ldconfig -p | awk '/librdmacm.so.1 / { print $NF; exit }')
-[ -n "$library" ] || library=$(find /usr/lib -name librdmacm.so.1 | head -1)
+library=$(ldconfig -p | awk '/librdmacm.so.1 / && !n++ { print $NF }') # to the end, or ldconfig fails
+[ -n "$library" ] || library=$(find /usr/lib -name librdmacm.so.1 -print -quit)
 : >/tmp/empty
 start unshare -m bash -c 'mount --bind /tmp/empty "$1" && shift && exec "$@"' - "$(realpath "$library")"
 refused

@@ -27,8 +27,8 @@ property() { host systemctl show --value -p "$1" iscsid; }
 
 pid() { property MainPID; }
 restarted() { [ "$(pid)" != "$1" ] && [ "$(property ActiveState)" = active ]; }
-connected() { host iscsictl | grep -q 'Connected: '; }
-told() { property StatusText | grep -q '1 connected; 3 disks'; }
+connected() { host iscsictl | grep 'Connected: ' >/dev/null; }
+told() { property StatusText | grep '1 connected; 3 disks' >/dev/null; }
 
 # boot also says how long a shutdown may take: 20 s, and longer on a machine so busy
 # that the boot was slow. What hangs takes 90 s, the limit of systemd.
@@ -66,8 +66,8 @@ through() {
 # clean FILE: the file system was unmounted, and nothing is wrong with it.
 clean() {
 	fsck.ext4 -f -n "$1"
-	tune2fs -l "$1" | grep -q '^Filesystem state: *clean$'
-	if tune2fs -l "$1" | grep -q needs_recovery; then fail "$1 was not unmounted"; fi
+	tune2fs -l "$1" | grep '^Filesystem state: *clean$' >/dev/null
+	if tune2fs -l "$1" | grep needs_recovery >/dev/null; then fail "$1 was not unmounted"; fi
 }
 
 trap finish EXIT
