@@ -121,7 +121,7 @@ func probe() error {
 		needs := modules.Need("nbd")
 		_, err = netlink.GenlFamilyGet(family)
 		if _, missing := os.Stat("/sys/module/nbd"); errors.Is(err, unix.ENOENT) && missing == nil {
-			return errors.New("nbd: the kernel's NBD driver listens in the host's network namespace only")
+			return errors.New("nbd: before Linux 6.3 the kernel's NBD driver listens in the host's network namespace only")
 		}
 		if err != nil {
 			return fmt.Errorf("nbd: this kernel has no NBD driver (%s)", needs)

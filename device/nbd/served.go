@@ -10,8 +10,9 @@ import (
 
 // The kernel does not tell whether a device is served by a process that lives.
 // So each of ours has a socket, for as long as its daemon lives, with a name
-// that is no file's: only the host's network namespace has the driver, and
-// names of that kind are those of a network namespace.
+// that is no file's. Names of that kind are those of a network namespace: since
+// Linux 6.3, where the driver listens in all of them, a daemon in another one is
+// not seen.
 
 func servedName(index int) *net.UnixAddr {
 	return &net.UnixAddr{Name: fmt.Sprintf("@iscsid/nbd%d", index), Net: "unix"}

@@ -79,10 +79,9 @@ echo "blkext $blkext, ublk-char $char"
 [ "$blkext" = 259 ]
 [ "$(host lsblk -dno MAJ:MIN "/dev/$disk" | tr -d ' ' | cut -d: -f1)" = "$blkext" ]
 [ "$((0x$(host stat -c %t "/dev/ublkc${disk#ublkb}")))" = "$char" ]
-# The kernel's nbd is spoken to in the first network namespace, and this host has its own.
+# The kernel's nbd can be spoken to in any network namespace, and this host has its own.
 modprobe nbd
-genl ctrl get name nbd
-if host genl ctrl get name nbd; then fail "nbd can be had in any network namespace"; fi
+host genl ctrl get name nbd
 
 step upgrade
 lines=$(dmesg | wc -l)
