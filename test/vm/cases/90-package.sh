@@ -16,7 +16,7 @@ finish() {
 	status=$?
 	set +e
 	if [ $status -ne 0 ] && [ -n "$host_pid" ]; then host_trouble; fi
-	if [ -n "$host_pid" ]; then host iscsictl -Ra; fi
+	if [ -n "$host_pid" ]; then host iscsictl -Ra 2>/dev/null; fi
 	host_clear
 	lio_clear
 	rm -rf /tmp/package-* /etc/iscsi/nodes /var/lib/iscsi/nodes
