@@ -153,6 +153,23 @@ func TestModifyKeepsWhatIsUsed(t *testing.T) {
 	w.until("the other target's", func() bool { return w.shows(id, "d1-0")() && w.session(id).TargetName == nameB })
 }
 
+// TestModifyAndBack: what a session was to lose and does not lose after all can be
+// used again, also before the target has been asked.
+func TestModifyAndBack(t *testing.T) {
+	w := newWorld(t, nil)
+	id := w.add(w.conf(nameA))
+	w.until("disks", w.shows(id, "d1-0", "d1-3"))
+	e, dev := w.d.entries[id], w.host.get("d1-0")
+	all, only3 := w.conf(nameA), w.conf(nameA)
+	only3.LUNs = "3"
+	if err := e.spare(only3); err != nil || !dev.isKept() || w.host.get("d1-3").isKept() {
+		t.Errorf("%v, or the disk that goes is not kept from new users, or the one that stays is", err)
+	}
+	if err := e.spare(all); err != nil || dev.isKept() {
+		t.Errorf("%v, or the disk that stays after all is kept from its users", err)
+	}
+}
+
 func TestIOWaitsForTheTarget(t *testing.T) {
 	w := newWorld(t, nil)
 	id := w.add(w.conf(nameB))

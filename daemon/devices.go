@@ -403,6 +403,18 @@ func (v *devices) reserve(which func(lun uint64) bool) error {
 	return nil
 }
 
+// release lets new users have the devices of some LUNs.
+func (v *devices) release(which func(lun uint64) bool) {
+	v.mu.Lock()
+	all := slices.Clone(v.shown)
+	v.mu.Unlock()
+	for _, s := range all {
+		if which(s.name.LUN) {
+			s.dev.Release()
+		}
+	}
+}
+
 // usersShown bounds how many users of a device are named.
 const usersShown = 8
 

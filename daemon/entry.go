@@ -110,7 +110,8 @@ func (e *entry) moved() string {
 }
 
 // spare keeps new users away from the devices that the session loses by another
-// configuration. Where one of them is in use, the error says what cannot be changed.
+// configuration, and from no others, such as those that it would have lost by the
+// one before. Where one of them is in use, the error says what cannot be changed.
 func (e *entry) spare(c conf.Session) error {
 	if e.find != nil {
 		return nil
@@ -126,6 +127,7 @@ func (e *entry) spare(c conf.Session) error {
 	if err := e.devs.reserve(loses); err != nil {
 		return control.Errorf(syscall.EBUSY, "%s of session %d cannot be changed: %v", what, e.id, err)
 	}
+	e.devs.release(func(lun uint64) bool { return !loses(lun) })
 	return nil
 }
 

@@ -28,6 +28,7 @@ type direct struct {
 
 type directDevice struct {
 	of      *direct
+	kept    bool // from new users
 	path    string
 	disk    device.Disk
 	users   []device.User
@@ -66,7 +67,20 @@ func (d *directDevice) Reserve() ([]device.User, error) {
 	if len(d.users) > 0 {
 		return d.users, device.ErrInUse
 	}
+	d.kept = true
 	return nil, nil
+}
+
+func (d *directDevice) Release() {
+	d.of.mu.Lock()
+	defer d.of.mu.Unlock()
+	d.kept = false
+}
+
+func (d *directDevice) isKept() bool {
+	d.of.mu.Lock()
+	defer d.of.mu.Unlock()
+	return d.kept
 }
 
 // use says who uses the device from now on.
@@ -76,7 +90,6 @@ func (d *directDevice) use(users ...device.User) {
 	d.users = users
 }
 
-func (d *directDevice) Release()       {}
 func (d *directDevice) Outlives() bool { return false }
 func (d *directDevice) Detach() error {
 	d.of.mu.Lock()

@@ -7,9 +7,9 @@ import (
 	"os"
 	"time"
 
-	"iscsictl/device/block"
-
 	"golang.org/x/sys/unix"
+
+	"iscsictl/device/block"
 )
 
 // Detach is device.Device's. Each step that the disk could keep from ending is

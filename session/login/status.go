@@ -15,7 +15,7 @@ import (
 // What goes wrong with authentication, in the words of the listing.
 var (
 	// ErrNoVerdict: the connection was lost when the target had our credentials.
-	// By iSER, targets disconnect before the answer that refuses them is out.
+	// By iSER, a target may disconnect before the answer that refuses them is out.
 	ErrNoVerdict = errors.New("Authentication was not answered")
 	// ErrAuthenticationRequired: the target wants CHAP, and nothing is configured.
 	ErrAuthenticationRequired = errors.New("Authentication required")
