@@ -209,6 +209,9 @@ func (n *nexus) tick(now time.Duration, l limits) {
 		}
 		return
 	}
+	if err := n.watch(now); err != nil {
+		n.fail(err)
+	}
 	n.watchSilence()
 	n.watchCommands()
 }

@@ -49,10 +49,11 @@ type nexus struct {
 	mover  transport.Mover
 	params transport.Params
 
-	cmdSN, maxCmdSN, expStatSN uint32 // RFC 7143 §4.2.2
-	slots                      []slot
-	free                       []uint16
-	active, maxActive          int // commands on the wire, and their limit
+	cmdSN, maxCmdSN uint32 // RFC 7143 §4.2.2
+	statuses
+	slots             []slot
+	free              []uint16
+	active, maxActive int // commands on the wire, and their limit
 
 	head, tail *Command // that wait for the window or a tag
 	done       []*Command
@@ -84,7 +85,7 @@ type numbers struct {
 func newNexus(number uint64, n numbers, p transport.Params, maxActive int, l limits, now time.Duration) *nexus {
 	x := &nexus{
 		number: number, params: p,
-		cmdSN: n.cmdSN, maxCmdSN: n.maxCmdSN, expStatSN: n.expStatSN,
+		cmdSN: n.cmdSN, maxCmdSN: n.maxCmdSN, statuses: statuses{expStatSN: n.expStatSN, loose: p.LooseStatSN},
 		slots: make([]slot, maxActive+internalTasks), maxActive: maxActive,
 		now: now, heard: true, limits: l,
 	}
@@ -189,15 +190,13 @@ func (n *nexus) find(itt uint32, k kind) *slot {
 	return nil
 }
 
-// Numbers implements transport.Session (RFC 7143 §4.2.2). With error recovery
-// level 0 a StatSN that is not the expected one means that a PDU was lost.
+// Numbers implements transport.Session (RFC 7143 §4.2.2).
 func (n *nexus) Numbers(hasStatus bool, statSN, expCmdSN, maxCmdSN uint32) error {
 	n.heard = true
 	if hasStatus {
-		if statSN != n.expStatSN {
-			return fmt.Errorf("StatSN %d where %d is due", statSN, n.expStatSN)
+		if err := n.status(statSN); err != nil {
+			return err
 		}
-		n.expStatSN++
 	}
 	// §4.2.2.1: MaxCmdSN below ExpCmdSN-1 is to be ignored, and so is one
 	// that is older than what we have.

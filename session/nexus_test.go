@@ -144,26 +144,6 @@ func TestTaskTable(t *testing.T) {
 	}
 }
 
-func TestStatSN(t *testing.T) {
-	n, _ := newWire(3, limits{})
-	for _, sn := range []uint32{100, 101} {
-		if err := n.Numbers(true, sn, 0, 0); err != nil {
-			t.Errorf("StatSN %d: %v", sn, err)
-		}
-	}
-	if n.ExpStatSN() != 102 {
-		t.Errorf("ExpStatSN is %d, want 102", n.ExpStatSN())
-	}
-	for _, sn := range []uint32{101, 103, 0} {
-		if err := n.Numbers(true, sn, 0, 0); err == nil {
-			t.Errorf("StatSN %d was accepted where 102 is due", sn)
-		}
-	}
-	if err := n.Numbers(false, 999, 0, 0); err != nil || n.ExpStatSN() != 102 {
-		t.Error("a PDU without status has changed ExpStatSN")
-	}
-}
-
 func TestLost(t *testing.T) {
 	n, _ := newWire(3, limits{})
 	list := commands(5)

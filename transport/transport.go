@@ -79,6 +79,7 @@ type Offers struct {
 	ImmediateData, InitialR2T bool                                 // to offer
 	MaxOutstandingR2T         int                                  // to offer
 	MaxTransfer               int                                  // data of one command that can be relied on, in bytes; 0: any. Not negotiated
+	LooseStatSN               bool                                 // a StatSN that is not the next says nothing (see Session.Numbers). Not negotiated
 	Extra                     []iscsi.KeyValue                     // further keys (iSER's), whose answers are checked by Check
 	Check                     func(answers []iscsi.KeyValue) error // may be nil
 }
@@ -99,6 +100,7 @@ type Params struct {
 	DefaultTime2Retain       time.Duration
 	ErrorRecoveryLevel       int
 	MaxTransfer              int              // Offers.MaxTransfer
+	LooseStatSN              bool             // Offers.LooseStatSN
 	Extra                    []iscsi.KeyValue // answers to Offers.Extra
 }
 

@@ -228,6 +228,7 @@ func (m *Machine) params() transport.Params {
 		DefaultTime2Retain:       time.Duration(m.value(iscsi.KeyDefaultTime2Retain)) * time.Second,
 		ErrorRecoveryLevel:       m.value(iscsi.KeyErrorRecoveryLevel),
 		MaxTransfer:              m.cfg.Offers.MaxTransfer,
+		LooseStatSN:              m.cfg.Offers.LooseStatSN,
 		Extra:                    m.extra,
 	}
 	if p.MaxRecvDataSegmentLength == 0 {

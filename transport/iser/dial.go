@@ -252,6 +252,10 @@ func split(message []byte) (h iscsi.BHS, data []byte, err error) {
 	return h, rest[ahs : ahs+n], nil
 }
 
+// Offers implements transport.LoginConn. StatSN finds PDUs that the transport has
+// lost, and a reliable connection loses none; but Linux's target gives the number
+// in whichever of its threads has ended a command, and sends in another order or
+// gives one twice.
 func (l *loginConn) Offers() transport.Offers {
 	length := strconv.Itoa(segmentLength)
 	return transport.Offers{
@@ -261,6 +265,7 @@ func (l *loginConn) Offers() transport.Offers {
 		InitialR2T:        true,
 		MaxOutstandingR2T: maxOutstandingR2T,
 		MaxTransfer:       maxTransfer,
+		LooseStatSN:       true,
 		Extra: []iscsi.KeyValue{
 			{Key: iscsi.KeyRDMAExtensions, Value: iscsi.ValueYes},
 			{Key: iscsi.KeyInitiatorRecvDataSegmentLength, Value: length},
