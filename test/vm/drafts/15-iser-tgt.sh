@@ -30,6 +30,12 @@ target_up() {
 	account 3 vault secretofvault --outgoing
 }
 
+target_again() {
+	kill -0 "$TGT_PID" 2>/dev/null || echo "   tgtd has crashed: $(dmesg | grep 'tgtd.*segfault' | tail -1)"
+	tgt_stop
+	target_up
+}
+
 login() { # IQN [LINE...]
 	iser_login "$1" "InitiatorName = $initiator" "${@:2}"
 	iser_proved 1 tgtd
@@ -87,19 +93,25 @@ iser_load_end
 [ "$(iser_counter $plain Reconnections)" -gt "$before" ]
 iser_logout $plain
 
+# tgtd takes the number of SHA-256 for SHA-1 and refuses what comes of it; and
+# where it has refused a login by iSER it crashes (1.0.85) or answers no other.
 step "CHAP"
-login $chap "chapIName = alice" "chapSecret = secretofalice"
+login $chap "chapDigest = MD5" "chapIName = alice" "chapSecret = secretofalice"
 iser_logout $chap
-refused $chap "Authentication failure" "chapIName = alice" "chapSecret = someothersecret"
-refused $chap "Authentication"
-login $mutual "chapIName = bob" "chapSecret = secretofbob12" "tgtChapName = vault" "tgtChapSecret = secretofvault"
+login $mutual "chapDigest = MD5" "chapIName = bob" "chapSecret = secretofbob12" "tgtChapName = vault" "tgtChapSecret = secretofvault"
 iser_logout $mutual
-refused $mutual "Mutual CHAP failed" "chapIName = bob" "chapSecret = secretofbob12" "tgtChapName = vault" "tgtChapSecret = secretofathief"
 
 step "discovery"
 iser_add "" "InitiatorName = $initiator"
 wait_for 60 iser_state $plain Connected
 ctl -L
 ctl -R -a
+
+step "logins that fail"
+refused $mutual "Mutual CHAP failed" "chapDigest = MD5" "chapIName = bob" "chapSecret = secretofbob12" "tgtChapName = vault" "tgtChapSecret = secretofathief"
+target_again
+refused $chap "Authentication failure" "chapDigest = MD5" "chapIName = alice" "chapSecret = someothersecret"
+target_again
+refused $chap "Authentication"
 daemon_stop
 step end
