@@ -44,8 +44,7 @@ func (n *nexus) watchCommands() {
 	var oldest *slot
 	for i := range n.slots {
 		s := &n.slots[i]
-		if s.kind == kindCommand && s.deadline != 0 && n.now >= s.deadline && !s.timedOut &&
-			(oldest == nil || s.deadline < oldest.deadline) {
+		if s.kind == kindCommand && !s.timedOut && n.late(s) && (oldest == nil || s.issued < oldest.issued) {
 			oldest = s
 		}
 	}
@@ -58,6 +57,16 @@ func (n *nexus) watchCommands() {
 	case n.head != nil && n.active == 0 && n.limits.command > 0 && n.now-n.head.started >= n.limits.command:
 		n.fail(fmt.Errorf("the target has not opened its command window for %v", n.limits.command))
 	}
+}
+
+// late reports whether a command's time is up. A limit that is changed holds for
+// those that are under way, too.
+func (n *nexus) late(s *slot) bool {
+	limit := s.cmd.Timeout
+	if limit == 0 {
+		limit = n.limits.command
+	}
+	return limit > 0 && n.now >= s.issued+limit
 }
 
 // perform sends a task management request.

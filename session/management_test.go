@@ -132,3 +132,22 @@ func TestAnswerDuringAbort(t *testing.T) {
 		t.Error("a reset was begun for a command that was answered")
 	}
 }
+
+// TestLimitChanged: a limit that is set while a command is under way holds for it.
+func TestLimitChanged(t *testing.T) {
+	n, w := newWire(10, limits{})
+	n.submit(commands(1))
+	start := n.now
+	n.tick(start+time.Hour, limits{})
+	if len(w.controls) != 0 {
+		t.Fatal("a command without a limit was aborted")
+	}
+	n.tick(start+time.Hour+time.Second, limits{command: 2 * time.Hour})
+	if len(w.controls) != 0 {
+		t.Fatal("a command was aborted before its time was up")
+	}
+	n.tick(start+time.Hour+2*time.Second, limits{command: 3 * time.Second})
+	if p := request(t, w.take(t, iscsi.OpTaskManagementRequest)); p.Function != 1 {
+		t.Errorf("function %d, want 1 (ABORT TASK)", p.Function)
+	}
+}

@@ -31,7 +31,7 @@ type slot struct {
 	cmd        *Command
 	kind       kind
 	generation uint16
-	deadline   time.Duration // 0: none
+	issued     time.Duration // of a command, when
 	timedOut   bool          // task management has been tried for it
 	rejected   bool          // the target has refused it
 }
@@ -128,13 +128,7 @@ func (n *nexus) pump() {
 func (n *nexus) issue(c *Command) {
 	s := n.take(kindCommand)
 	s.cmd = c
-	limit := c.Timeout
-	if limit == 0 {
-		limit = n.limits.command
-	}
-	if limit > 0 {
-		s.deadline = n.now + tickEvery + limit // the last tick may have been that long ago
-	}
+	s.issued = n.now + tickEvery // the last tick may have been that long ago
 	n.active++
 	t := &s.task
 	t.Out, t.In = c.Out, c.In
@@ -161,7 +155,7 @@ func (n *nexus) take(k kind) *slot {
 	i := n.free[len(n.free)-1]
 	n.free = n.free[:len(n.free)-1]
 	s := &n.slots[i]
-	s.kind, s.deadline, s.timedOut, s.rejected = k, 0, false, false
+	s.kind, s.timedOut, s.rejected = k, false, false
 	s.generation++
 	s.task.Index = int(i)
 	s.task.Command.InitiatorTaskTag = uint32(s.generation)<<16 | uint32(i)
