@@ -42,14 +42,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if o == nil { // --help or --version has answered
 		return 0
 	}
+	confine()
 	var parent *parent
-	switch stage() {
-	case "":
-		if status, ended := again(o, args, stderr); ended {
-			return status
-		}
-	case stageDetached:
+	switch {
+	case detached():
 		parent = waiting()
+	case !o.foreground:
+		if err := startDetached(args); err != nil {
+			fmt.Fprintf(stderr, "iscsid: %v\n", err)
+			return 1
+		}
+		return 0
 	}
 	if err := serve(o, parent, stderr); err != nil {
 		if parent != nil {

@@ -45,11 +45,7 @@ func protect(log *slog.Logger) {
 	}
 }
 
-// setIOFlusher marks the calling thread; those that it makes, and the program
-// that it executes, have the mark from it.
-func setIOFlusher() error { return unix.Prctl(unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0) }
-
-// checkIOFlusher returns nil where all threads are marked.
+// checkIOFlusher returns nil where confine has marked the threads.
 func checkIOFlusher() error {
 	on, err := unix.PrctlRetInt(unix.PR_GET_IO_FLUSHER, 0, 0, 0, 0)
 	switch {
@@ -60,7 +56,7 @@ func checkIOFlusher() error {
 	case err != nil:
 		return fmt.Errorf("PR_SET_IO_FLUSHER: %w", err)
 	case on != 1:
-		return errors.New("PR_SET_IO_FLUSHER: iscsid could not start itself again")
+		return errors.New("PR_SET_IO_FLUSHER could not be set for all threads")
 	}
 	return nil
 }

@@ -28,8 +28,6 @@ status() { awk -v n="$1:" '$1 == n { print $2 }' "/proc/$DAEMON/status"; }
 protected() {
 	local task flags
 	if grep 'not protected' "$DISK_RUN/log"; then fail "the log says that it is not protected"; fi
-	# It has started itself again, as the same process.
-	tr '\0' '\n' <"/proc/$DAEMON/environ" | grep -x ISCSID_STAGE=here
 	[ "$(cat "$DISK_RUN/pid")" = "$DAEMON" ]
 	[ "$(cat "/proc/$DAEMON/oom_score_adj")" = -1000 ]
 	[ "$(status VmLck)" -gt 0 ]
