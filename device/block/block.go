@@ -124,16 +124,7 @@ func lasting(name string) (found []device.User) {
 // for the time of a step, fail has to end what waits for it.
 func Sync(name string, step time.Duration, progress func() uint64, fail func()) error {
 	done := make(chan error, 1)
-	go func() {
-		fd, err := open(name, unix.O_RDONLY)
-		if err != nil {
-			done <- nil // it was never started
-			return
-		}
-		err = unix.Fsync(fd)
-		unix.Close(fd)
-		done <- err
-	}()
+	go func() { done <- apart(syncDevice, name) }()
 	before, end := progress(), time.Now().Add(syncTime)
 	err, ended := Wait(done, step)
 	for !ended && progress() != before && time.Now().Before(end) {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestWriteApart: all is written that can be, and what cannot is named.
-func TestWriteApart(t *testing.T) {
+// TestApart: all is written that can be, and what cannot is named.
+func TestApart(t *testing.T) {
 	dir := t.TempDir()
 	a, b, missing := filepath.Join(dir, "a"), filepath.Join(dir, "b"), filepath.Join(dir, "none", "c")
 	for _, file := range []string{a, b} {
@@ -16,7 +16,7 @@ func TestWriteApart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	err := writeApart([]string{a, "1000", missing, "x", b, "write back"})
+	err := apart(writeFiles, a, "1000", missing, "x", b, "write back")
 	if err == nil || !strings.Contains(err.Error(), missing) || strings.Contains(err.Error(), a) {
 		t.Errorf("%v, want an error that names %s alone", err, missing)
 	}
@@ -25,7 +25,7 @@ func TestWriteApart(t *testing.T) {
 			t.Errorf("%s has %q, want %q", file, got, want)
 		}
 	}
-	if err := writeApart([]string{a, "500"}); err != nil {
+	if err := apart(writeFiles, a, "500"); err != nil {
 		t.Error(err)
 	}
 }
