@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"iscsictl/target"
@@ -111,18 +112,32 @@ func (s *site) begin(p *peer, digest string) {
 func (s *site) tgt(t *testing.T) {
 	t.Helper()
 	const name = "iqn.2026-11.example:campaign-tgt"
+	dir := newDir(t)
+	disks, err := newBrittle(t, dir)
+	front := dir
+	if err != nil {
+		t.Run("disks", func(t *testing.T) { t.Skipf("SKIP: nothing was done to tgtd's disks: %v", err) })
+	} else {
+		front = disks.mount
+	}
 	g := startTgtd(t, s.host, s.port(), s.far...)
 	tid := g.target(name)
 	g.set(tid, "HeaderDigest", "CRC32C,None")
 	g.set(tid, "DataDigest", "CRC32C,None")
-	var images []string
-	for lun := 1; lun <= 2; lun++ {
-		images = append(images, g.lun(tid, lun, campaignDisk>>20))
-	}
-	s.begin(&peer{
-		portal: g.portal(), target: name, luns: []int{1, 2}, images: images,
+	p := &peer{
+		portal: g.portal(), target: name, luns: []int{1, 2},
 		stop: func() { g.crash() }, start: g.restart, pid: func() int { return g.cmd.Process.Pid },
-	}, "CRC32C")
+	}
+	for _, lun := range p.luns {
+		image := fmt.Sprint(lun)
+		p.images = append(p.images, filepath.Join(dir, image))
+		newEmpty(t, filepath.Join(dir, image), campaignDisk>>20)
+		g.serve(tid, lun, filepath.Join(front, image))
+	}
+	if disks != nil {
+		p.own = disks.faults
+	}
+	s.begin(p, "CRC32C")
 }
 
 // embedded is a campaign against the embedded target, at a portal like that.

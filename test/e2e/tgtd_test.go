@@ -125,16 +125,28 @@ func (g *tgtd) set(tid, name, value string) {
 func (g *tgtd) lun(tid string, lun, mib int, args ...string) (path string) {
 	g.t.Helper()
 	path = fmt.Sprintf("%s/%s-%d.img", g.dir, tid, lun)
+	newEmpty(g.t, path, mib)
+	g.serve(tid, lun, path, args...)
+	return path
+}
+
+// serve makes a logical unit of a file.
+func (g *tgtd) serve(tid string, lun int, path string, args ...string) {
+	g.t.Helper()
+	g.tell(append([]string{"--op", "new", "--mode", "logicalunit", "--tid", tid, "--lun", fmt.Sprint(lun), "-b", path}, args...)...)
+}
+
+// newEmpty makes a file of so many MiB without data.
+func newEmpty(t *testing.T, path string, mib int) {
+	t.Helper()
 	f, err := os.Create(path)
 	if err != nil {
-		g.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer f.Close()
 	if err := f.Truncate(int64(mib) << 20); err != nil {
-		g.t.Fatal(err)
+		t.Fatal(err)
 	}
-	g.tell(append([]string{"--op", "new", "--mode", "logicalunit", "--tid", tid, "--lun", fmt.Sprint(lun), "-b", path}, args...)...)
-	return path
 }
 
 // account makes an account and gives it to a target.
