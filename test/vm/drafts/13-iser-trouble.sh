@@ -100,7 +100,9 @@ cut_network() {
 # removal: fio gets errors, and nothing is left.
 removal() {
 	iser_load_begin "$d"
+	exec 9<"$d" # fio is between two runs now and then
 	if ctl -R -t $target; then fail "a disk in use was removed"; fi
+	exec 9<&-
 	ctl -R -t $target --force
 	if wait "$ISER_LOAD"; then fail "I/O went on without a disk"; fi
 	wait_for 60 iser_gone
