@@ -135,8 +135,11 @@ func (b *batch) addText(start int) {
 func (q *sendQueue) hold(task uint32) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.waiting[task] = q.pending[task] > 0
-	return q.waiting[task]
+	if q.pending[task] == 0 {
+		return false
+	}
+	q.waiting[task] = true
+	return true
 }
 
 // take begins to write: it returns what is to be written, or nil where there is
