@@ -46,6 +46,11 @@ func Discover(ctx context.Context, cfg Config) (found []discovery.Target, portal
 	return answer.Targets, conn.RemoteAddr(), nil
 }
 
+// discoveryData is what Conn.Receive takes, and the default (RFC 7143 §13.12). It
+// is declared all the same: with iSER, LIO has no default but 0, and answers with
+// nothing, again and again.
+const discoveryData = 8192
+
 // discoveryLogin logs in, following redirections.
 func discoveryLogin(ctx context.Context, cfg Config, limit time.Duration) (transport.Conn, login.Result, error) {
 	address, md5Only := cfg.Target.TargetAddress, false
@@ -58,7 +63,9 @@ func discoveryLogin(ctx context.Context, cfg Config, limit time.Duration) (trans
 		lc := loginConfig(cfg.Target, cfg, md5Only)
 		lc.Offers = conn.Offers()
 		lc.Offers.Digests = false
-		lc.Offers.MaxRecvDataSegmentLength = 0 // Conn.Receive takes the default, 8192
+		lc.Offers.MaxRecvDataSegmentLength = discoveryData
+		// RFC 7145 §6.3 to §6.5: iSER's keys are irrelevant here.
+		lc.Offers.Extra, lc.Offers.Check = nil, nil
 		result, err := logIn(ctx, conn, lc, limit)
 		if err == nil {
 			return conn, result, nil

@@ -18,6 +18,8 @@ const (
 	maxAnswer = 16 << 20
 	// maxPDUs bounds the PDUs of an answer, in whatever pieces it comes.
 	maxPDUs = 1 << 16
+	// maxEmpty bounds those, one after the other, that bring nothing.
+	maxEmpty = 8
 )
 
 // Config has the numbers of the text request.
@@ -44,6 +46,7 @@ type Machine struct {
 	err      error // ends the discovery; given again to every later call
 	received int
 	pdus     int
+	empty    int // of these, the last ones without text
 	list     list
 	result   Result
 }
@@ -103,7 +106,12 @@ func (m *Machine) step(resp *iscsi.BHS, data []byte) (req iscsi.BHS, out []byte,
 func (m *Machine) check(h *iscsi.BHS, data []byte) (r iscsi.TextResponse, err error) {
 	m.pdus++
 	m.received += len(data)
+	if m.empty++; len(data) > 0 {
+		m.empty = 0
+	}
 	switch {
+	case m.empty > maxEmpty:
+		return r, errors.New("the target announces more text again and again, and sends none")
 	case m.received > maxAnswer:
 		return r, fmt.Errorf("the target's answer is longer than %d bytes", maxAnswer)
 	case m.pdus > maxPDUs:

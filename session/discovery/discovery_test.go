@@ -199,8 +199,17 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	endless := make([]piece, 1<<16+2)
+	for i := range endless {
+		endless[i].data = []byte{0} // an empty key
+	}
 	if _, err := run(t, endless...); err == nil || errors.Is(err, errScriptEnds) {
 		t.Errorf("for ever: %v", err)
+	} else if !strings.Contains(err.Error(), "no end") {
+		t.Errorf("for ever: %v", err)
+	}
+	// LIO by iSER, where it was told no segment length: it crashes after a while.
+	if _, err := run(t, make([]piece, 10)...); err == nil || !strings.Contains(err.Error(), "sends none") {
+		t.Errorf("nothing, for ever: %v", err)
 	}
 }
 

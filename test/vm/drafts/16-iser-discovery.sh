@@ -1,8 +1,5 @@
 #!/usr/bin/env bash
 # Discovery over iSER with LIO: as a session, by --discover, with CHAP and without.
-# ib_isert of 6.12 has crashed at its beginning twice ("list_add corruption" in
-# __queue_work, called from __ib_process_cq the second time): before and after we left
-# it to the target to close the connection after a logout.
 # runs: 6.12/*
 # timeout: 900
 set -euo pipefail
@@ -49,8 +46,8 @@ step "--discover, and its entries added"
 ctl -A -d "$ISER_PORTAL" -r
 all
 step "-A -d"
-echo alice >"$auth/userid"
-echo discoverysecret >"$auth/password"
+printf alice >"$auth/userid"
+printf discoverysecret >"$auth/password"
 echo 1 >"$auth/enforce_discovery_auth"
 iser_add ""
 wait_for 60 refused
