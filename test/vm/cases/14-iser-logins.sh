@@ -57,8 +57,11 @@ logins() {
 	holdings >/tmp/holdings.after
 	paste -d ' ' /tmp/holdings.before /tmp/holdings.after | awk '{ print "   " $1 ": " $2 " and " $4 }'
 	wait_for 30 settled || fail "something is left"
-	# A session takes some 400 KiB while it is there.
-	[ "$(memory)" -lt $((memory + 4096)) ] || fail "memory has grown"
+	# A session takes some 400 KiB while it is there; by software iWARP 3.5 MiB, for
+	# which Go's heap comes to twice what ten of them have, and keeps it.
+	local more=4096
+	if [ "$PROVIDER" = iwarp ]; then more=$((96 << 10)); fi
+	[ "$(memory)" -lt $((memory + more)) ] || fail "memory has grown"
 }
 
 # settled: what there is has come back to what there was; the end of a connection
