@@ -12,7 +12,7 @@
 #   VM_QUICK      if it is set, only the cases that are quick, on the runs that
 #                 they name for it: what make check does
 #   VM_OPTIONAL   if it is set, a host where this cannot be done is no failure
-#   KILLS         how often the cases that kill the daemon do so (5)
+#   KILLS         how often the cases that kill the daemon do so (10)
 #   BLKTESTS      the path of a built checkout of blktests, for the case with these
 #   CAMPAIGN_FAULTS, CAMPAIGN_SEED  of the campaigns
 #   LOGINS        how many logins and logouts the case about them does (200)
@@ -175,7 +175,7 @@ boot() {
 	echo "vm: Linux $kernel with $kind${size:+ and $size MiB of memory}, $# cases"
 	test/vm/vm.sh --kernel "$kernel" ${options[@]+"${options[@]}"} --timeout "${VM_TIMEOUT:-3000}" -v \
 		--rw "$PWD" --keep "$logs" --env RDMA="$kind" --env VM_BIN="$out/bin" --env VM_NEXT="$out/next" --env VM_DEB="$out/deb" \
-		--env VM_TESTS="$out/tests" --env KILLS="${KILLS:-5}" --env LOGINS="${LOGINS:-200}" --env MATRIX="${MATRIX:-}" \
+		--env VM_TESTS="$out/tests" --env KILLS="${KILLS:-10}" --env LOGINS="${LOGINS:-200}" --env MATRIX="${MATRIX:-}" \
 		--env CAMPAIGN_FAULTS="${CAMPAIGN_FAULTS:-}" --env CAMPAIGN_SEED="${CAMPAIGN_SEED:-}" -- \
 		bash /run/vm/guest/cases.sh "$logs" "$@" 2>&1 | tee "$logs/output" || status=1
 	if [ -n "$target" ]; then kill "$target" && target=; fi

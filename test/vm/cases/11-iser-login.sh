@@ -2,6 +2,7 @@
 # iSER with LIO, on the run's RDMA: login, CHAP one way and mutual, what is wrong
 # with it, many logical units; RDMA is seen to be used at both ends.
 # runs: 6.12/rxe
+# quick: 6.12/rxe
 # timeout: 1200
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

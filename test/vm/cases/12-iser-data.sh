@@ -3,6 +3,7 @@
 # that are no whole number of pages, all verified, also at the target's side; and
 # as many commands outstanding as iSER allows, seen below the target.
 # runs: 6.12/*
+# quick: 6.12/rxe
 # timeout: 1500
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

@@ -4,6 +4,7 @@
 # a network that loses everything (reinstatement), and a session that is removed by
 # force.
 # runs: 6.12/*
+# quick: 6.12/rxe
 # timeout: 1500
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

@@ -3,6 +3,7 @@
 # mutual, discovery, many logical units, verified data; tgtd stands still, and is
 # killed and started again, under I/O.
 # runs: 6.12/rxe
+# quick: 6.12/rxe
 # timeout: 1200
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Discovery over iSER with LIO: as a session, by --discover, with CHAP and without.
 # runs: 6.12/*
+# quick: 6.12/rxe
 # timeout: 900
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

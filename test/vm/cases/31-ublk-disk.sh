@@ -4,6 +4,7 @@
 # systems; blocks of 4 KiB, over 2 TiB, read-only; what the kernel is told of
 # the disk; a changed size; removal while it is in use, and by force.
 # runs: 6.12/rxe
+# quick: 6.12/rxe
 # timeout: 1500
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

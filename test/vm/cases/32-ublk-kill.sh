@@ -5,6 +5,7 @@
 # with an upgrade to another build, and with the target away meanwhile. By TCP to
 # LIO and to tgt, by iSER to LIO.
 # runs: 6.12/rxe
+# quick: 6.12/rxe
 # timeout: 2400
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

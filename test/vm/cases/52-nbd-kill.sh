@@ -5,6 +5,7 @@
 # The same with an upgrade to another build, and with the target away meanwhile. By
 # TCP to LIO and to tgt.
 # runs: */rxe
+# quick: 6.12/rxe
 # timeout: 2400
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

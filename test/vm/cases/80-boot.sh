@@ -3,6 +3,7 @@
 # iSCSI disks, keeps them when iscsid is restarted, killed or hangs, and shuts
 # down in time, with its file systems clean, and also when the target is gone.
 # runs: 6.12/rxe
+# quick: 6.12/rxe
 # timeout: 1200
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

@@ -2,6 +2,7 @@
 # init/iscsid.sh, for hosts without systemd: disks and their file systems come
 # with start, outlive restart and go with stop, also when the target is gone.
 # runs: 6.12/rxe
+# quick: 6.12/rxe
 # timeout: 240
 set -euo pipefail
 . "$VM_GUEST/lib.sh"

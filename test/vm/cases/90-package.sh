@@ -3,6 +3,7 @@
 # (guest/host.sh): what open-iscsi's records become, a disk that keeps its I/O while
 # the package is upgraded, and what docs/containers.md says of devices.
 # runs: 6.12/rxe
+# quick: 6.12/rxe
 # timeout: 1200
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
