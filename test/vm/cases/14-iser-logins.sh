@@ -44,9 +44,9 @@ target_up() {
 	done
 }
 
-# logins: a first part brings everything to its size; the rest must not add to it.
+# logins: the first half brings everything to its size; the rest must not add to it.
 logins() {
-	local n first=5 begin memory
+	local n first=$(($1 / sessions / 2)) begin memory
 	for n in $(seq $sessions); do iser_entry "login$n" "iqn.2026-11.example:login$n"; done >/tmp/logins.conf
 	rounds $first
 	holdings >/tmp/holdings.before
