@@ -16,7 +16,6 @@
 #   BLKTESTS      the path of a built checkout of blktests, for the case with these
 #   CAMPAIGN_FAULTS, CAMPAIGN_SEED  of the campaigns
 #   LOGINS        how many logins and logouts the case about them does (200)
-#   VM_DRAFTS     if it is set, also the cases of test/vm/drafts
 #   MATRIX        "full": all that a disk must do, on each kind of disk
 #   VM_CACHE      see prep.sh
 #   VM_ACCEL      see vm.sh
@@ -107,7 +106,7 @@ fi
 selected() {
 	local run=$1 case pattern patterns name
 	shift
-	for case in "$PWD"/test/vm/cases/*.sh ${VM_DRAFTS:+"$PWD"/test/vm/drafts/*.sh}; do
+	for case in "$PWD"/test/vm/cases/*.sh; do
 		read -ra patterns <<<"$(sed -n "s/^# $which: *//p" "$case" | head -1)"
 		if [ $which = quick ] && [ ${#patterns[@]} -eq 0 ]; then continue; fi
 		for pattern in "${patterns[@]:-*}"; do
