@@ -30,13 +30,11 @@ func newBrittle(t *testing.T, dir string) (*brittle, error) {
 	t.Helper()
 	b := &brittle{mount: newDir(t)}
 	b.changed.L = &b.mu
-	root := &fs.LoopbackRoot{Path: dir}
-	root.NewNode = func(root *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &brittleNode{LoopbackNode: fs.LoopbackNode{RootData: root}, disks: b, root: root}
-	}
-	root.RootNode = root.NewNode(root, nil, "", nil)
+	real := &fs.LoopbackRoot{Path: dir}
+	root := &brittleNode{LoopbackNode: &fs.LoopbackNode{RootData: real}, disks: b}
+	real.RootNode = root
 	o := &fs.Options{MountOptions: fuse.MountOptions{DirectMount: os.Getuid() == 0, FsName: "brittle", Name: "brittle"}}
-	server, err := fs.Mount(b.mount, root.RootNode, o)
+	server, err := fs.Mount(b.mount, root, o)
 	if err != nil {
 		return nil, err
 	}
@@ -82,14 +80,18 @@ func (b *brittle) faults(c *campaign) []fault {
 }
 
 type brittleNode struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	disks *brittle
-	root  *fs.LoopbackRoot
+}
+
+// WrapChild implements fs.NodeWrapChilder.
+func (n *brittleNode) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	return &brittleNode{LoopbackNode: ops.(*fs.LoopbackNode), disks: n.disks}
 }
 
 // Open implements fs.NodeOpener: nothing is kept in a cache.
 func (n *brittleNode) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	f, err := os.OpenFile(filepath.Join(n.root.Path, n.Path(n.Root())), os.O_RDWR, 0)
+	f, err := os.OpenFile(filepath.Join(n.RootData.Path, n.Path(n.Root())), os.O_RDWR, 0)
 	if err != nil {
 		return nil, 0, fs.ToErrno(err)
 	}
