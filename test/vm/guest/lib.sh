@@ -235,7 +235,11 @@ oi_disks() {
 
 oi_has_disks() { [ -n "$(oi_disks "$@")" ]; }
 
-oi_logout() { iscsiadm -m node -u; }
+# oi_logout ends all sessions of open-iscsi, and leaves no records.
+oi_logout() {
+	iscsiadm -m node -u
+	iscsiadm -m node -o delete
+}
 
 # ---- tgtd, a target in user space -----------------------------------------------
 
