@@ -3,7 +3,6 @@
 # a file system on one disk and to swap on another. The target is outside of it.
 # What iscsid needs is there beforehand, so nothing waits for itself.
 # runs: 6.12/rxe
-# quick: 6.12/rxe
 # memory: 512
 # timeout: 900
 set -euo pipefail
