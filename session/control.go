@@ -209,7 +209,7 @@ func (n *nexus) tick(now time.Duration, l limits) {
 		}
 		return
 	}
-	if err := n.watch(now); err != nil {
+	if err := n.watchStatus(now); err != nil {
 		n.fail(err)
 	}
 	n.watchSilence()

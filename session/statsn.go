@@ -63,8 +63,8 @@ func (s *statuses) forget(n uint32) bool {
 	return true
 }
 
-// watch looks, at a tick, for a status that has been overdue for too long.
-func (s *statuses) watch(now time.Duration) error {
+// watchStatus looks, at a tick, for a status that has been overdue for too long.
+func (s *statuses) watchStatus(now time.Duration) error {
 	switch {
 	case s.ahead == 0:
 		s.since = 0

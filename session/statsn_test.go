@@ -63,7 +63,7 @@ func TestOverdueStatSN(t *testing.T) {
 	s := statuses{expStatSN: 7, loose: true}
 	look := func(now time.Duration, want bool) {
 		t.Helper()
-		if err := s.watch(now); (err != nil) != want {
+		if err := s.watchStatus(now); (err != nil) != want {
 			t.Errorf("after %v: %v", now, err)
 		}
 	}

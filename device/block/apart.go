@@ -17,6 +17,12 @@ const (
 	syncDevice = "iscsid-sync"  // a device
 )
 
+// self is this program. Tests have another.
+var self = "/proc/self/exe"
+
+// errNotStarted is of a process that could not be had.
+var errNotStarted = errors.New("no process could be started")
+
 // apart does something by a process of its own, which has none of our descriptors:
 // what waits for a disk of ours without an end, and no signal ends that. If a
 // thread of this process did it, and the process died, then the thread would wait
@@ -24,8 +30,11 @@ const (
 // for ever. Where it takes long, it goes on without us.
 func apart(what string, args ...string) error {
 	var said bytes.Buffer
-	c := exec.Cmd{Path: "/proc/self/exe", Args: append([]string{what}, args...), Stderr: &said}
-	err := c.Run()
+	c := exec.Cmd{Path: self, Args: append([]string{what}, args...), Stderr: &said}
+	if err := c.Start(); err != nil {
+		return fmt.Errorf("%w: %w", errNotStarted, err)
+	}
+	err := c.Wait()
 	if err != nil && said.Len() > 0 {
 		return errors.New(strings.ReplaceAll(strings.TrimSpace(said.String()), "\n", "; "))
 	}

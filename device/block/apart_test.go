@@ -1,6 +1,7 @@
 package block
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,5 +28,19 @@ func TestApart(t *testing.T) {
 	}
 	if err := apart(writeFiles, a, "500"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestNotApart: it is told apart from a failure that there was no process, and a
+// device is flushed all the same.
+func TestNotApart(t *testing.T) {
+	was := self
+	self = filepath.Join(t.TempDir(), "none")
+	defer func() { self = was }()
+	if err := apart(writeFiles, "a", "b"); !errors.Is(err, errNotStarted) {
+		t.Errorf("%v, want %v", err, errNotStarted)
+	}
+	if err := flushApart("there-is-no-such-device"); err != nil {
+		t.Errorf("a device that was never started: %v", err)
 	}
 }

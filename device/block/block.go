@@ -124,7 +124,7 @@ func lasting(name string) (found []device.User) {
 // for the time of a step, fail has to end what waits for it.
 func Sync(name string, step time.Duration, progress func() uint64, fail func()) error {
 	done := make(chan error, 1)
-	go func() { done <- apart(syncDevice, name) }()
+	go func() { done <- flushApart(name) }()
 	before, end := progress(), time.Now().Add(syncTime)
 	err, ended := Wait(done, step)
 	for !ended && progress() != before && time.Now().Before(end) {
@@ -140,6 +140,16 @@ func Sync(name string, step time.Duration, progress func() uint64, fail func()) 
 		return fmt.Errorf("what was not written yet is lost: %w", err)
 	}
 	return nil
+}
+
+// flushApart flushes a device by a process apart; where there is none to be had, what
+// the host keeps is worth more than what such a process is for.
+func flushApart(name string) error {
+	err := apart(syncDevice, name)
+	if errors.Is(err, errNotStarted) {
+		return flush(name)
+	}
+	return err
 }
 
 // Wait waits for the outcome of what may not end in time.

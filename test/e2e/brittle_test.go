@@ -30,9 +30,9 @@ func newBrittle(t *testing.T, dir string) (*brittle, error) {
 	t.Helper()
 	b := &brittle{mount: newDir(t)}
 	b.changed.L = &b.mu
-	real := &fs.LoopbackRoot{Path: dir}
-	root := &brittleNode{LoopbackNode: &fs.LoopbackNode{RootData: real}, disks: b}
-	real.RootNode = root
+	behind := &fs.LoopbackRoot{Path: dir}
+	root := &brittleNode{LoopbackNode: &fs.LoopbackNode{RootData: behind}, disks: b}
+	behind.RootNode = root
 	o := &fs.Options{MountOptions: fuse.MountOptions{DirectMount: os.Getuid() == 0, FsName: "brittle", Name: "brittle"}}
 	server, err := fs.Mount(b.mount, root, o)
 	if err != nil {
