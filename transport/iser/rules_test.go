@@ -131,6 +131,7 @@ func newStandOn(t *testing.T, a *arena.Arena, tasks int) *stand {
 	s.table = &table{tasks: map[uint32]*transport.Task{}, results: map[uint32]transport.Result{}, sense: map[uint32][]byte{}}
 	p := transport.Params{ImmediateData: true, InitialR2T: true, FirstBurstLength: 8192, MaxSendDataSegmentLength: 8192}
 	s.mover = newMover(s.card, p, s.table, tasks, commands)
+	s.mover.marks = knownMarks
 	return s
 }
 
