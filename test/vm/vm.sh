@@ -102,7 +102,7 @@ cp -r "$here/guest" "$run/guest"
 
 case ${VM_ACCEL:-tcg} in
 kvm) accel=(-accel kvm -cpu host) ;;
-*) accel=(-accel tcg,thread=multi,tb-size=512 -cpu max) ;;
+*) accel=(-accel tcg,thread=multi,tb-size=512 -cpu max,-erms,-fsrm) ;;
 esac
 
 # launch starts the guest in the background. The virtio console is for the
