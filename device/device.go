@@ -64,7 +64,7 @@ type Queue interface {
 	Complete(done []*Request)
 }
 
-// Disk is what a back-end shows to the host.
+// Disk is what a back-end shows to the host. It may be a wait.Attended.
 type Disk interface {
 	// Geometry returns the disk's present size and limits.
 	Geometry() Geometry

@@ -10,6 +10,7 @@ import (
 	"iscsictl/device"
 	"iscsictl/scsi"
 	"iscsictl/session"
+	"iscsictl/wait"
 )
 
 // maxInFlight bounds the commands of one disk that are with the session.
@@ -154,6 +155,20 @@ func (d *Disk) Geometry() device.Geometry {
 
 // Arena implements device.Disk.
 func (d *Disk) Arena() *arena.Arena { return d.set.nexus.Arena() }
+
+// Attend implements wait.Attended, where the session does.
+func (d *Disk) Attend(t wait.Thread) {
+	if n, ok := d.set.nexus.(wait.Attended); ok {
+		n.Attend(t)
+	}
+}
+
+// Dismiss implements wait.Attended.
+func (d *Disk) Dismiss(t wait.Thread) {
+	if n, ok := d.set.nexus.(wait.Attended); ok {
+		n.Dismiss(t)
+	}
+}
 
 // Submit implements device.Disk.
 func (d *Disk) Submit(reqs []*device.Request) {

@@ -148,6 +148,7 @@ func (s *Session) enable(conn transport.Conn, r login.Result) {
 	again := i.Connections > 1
 	s.mu.Unlock()
 	n.mover.Start()
+	s.lend()
 	if again {
 		s.logger().Info("reconnected")
 	} else {

@@ -18,6 +18,7 @@ import (
 	"iscsictl/conf"
 	"iscsictl/iscsi"
 	"iscsictl/transport"
+	"iscsictl/wait"
 )
 
 // pass lets fake time go by.
@@ -75,6 +76,7 @@ type link struct {
 	cause    error
 	statSN   uint32
 	tasks    []*transport.Task
+	lent     []wait.Thread // the calls of Lend
 }
 
 func (l *link) LocalAddr() netip.AddrPort         { return netip.MustParseAddrPort("192.0.2.9:999") }
@@ -143,6 +145,7 @@ func (m mover) Start() {
 func (m mover) Command(t *transport.Task) { m.tasks = append(m.tasks, t); m.link.tasks = m.tasks }
 func (m mover) Abort(*transport.Task)     {}
 func (m mover) Flush()                    {}
+func (m mover) Lend(t wait.Thread)        { m.link.lent = append(m.link.lent, t) }
 func (m mover) Close(err error) {
 	m.once.Do(func() {
 		m.cause = err

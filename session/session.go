@@ -11,6 +11,7 @@ import (
 	"iscsictl/conf"
 	"iscsictl/iscsi"
 	"iscsictl/transport"
+	"iscsictl/wait"
 )
 
 // Config is what a session is made of.
@@ -44,6 +45,8 @@ type Session struct {
 	login   memory
 	closing bool
 	hurry   time.Duration // silence that is endured at the most; 0: as configured
+	threads []wait.Thread // that can wait for the connection
+	lending sync.Mutex    // taken before mu
 
 	wake    chan struct{} // something is to be done outside of the lock
 	kick    chan struct{} // the configuration has changed

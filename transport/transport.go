@@ -19,6 +19,7 @@ import (
 
 	"iscsictl/arena"
 	"iscsictl/iscsi"
+	"iscsictl/wait"
 )
 
 // Dialer opens connections of one kind.
@@ -175,4 +176,14 @@ type Mover interface {
 	// Close drops the connection: Session.Down follows with err, from
 	// another goroutine, when all has stopped. Further calls do nothing.
 	Close(err error)
+}
+
+// Lender is a Mover that can lend its connection to a thread, which then does
+// the waiting for it.
+type Lender interface {
+	Mover
+	// Lend does so as soon as it can be, and no other thread has it; nil
+	// takes back what was asked for and has not come about. It is called
+	// after Start.
+	Lend(wait.Thread)
 }

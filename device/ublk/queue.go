@@ -12,12 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"iscsictl/device"
+	"iscsictl/wait"
 )
 
 const (
-	// bell is the user data of the read of a queue's eventfd. Other user
-	// data are tags.
-	bell = 1 << 32
+	// bell is the user data of the read of a queue's eventfd; user data from
+	// watching on are those of polls (watch.go). Other user data are tags.
+	bell     = 1 << 32
+	watching = 2 << 32
+	// spareEntries are those of the ring that are not for tags.
+	spareEntries = 8
 	// burst is how many bytes are copied before what is ready is handed on,
 	// so that the last of a large batch does not keep the first waiting.
 	burst = 256 << 10
@@ -47,14 +51,16 @@ type queue struct {
 	finished atomic.Uint64 // requests; for others, who look whether it goes on
 	hungry   chan *command // to the feeder; capacity: all
 	leaving  atomic.Bool   // the goroutine is to end, with the device left as it is
+	watches  []watch
 	over     chan struct{} // closed when the goroutine has ended
 
 	mu         sync.Mutex
-	commands   []*command // by number; the first ones are the slots
-	head, tail *command   // done by the disk, or fed
-	asleep     bool       // the goroutine waits in the kernel
-	rung       uint64     // how often it was or is to be woken
-	ended      bool       // and takes nothing any more
+	commands   []*command    // by number; the first ones are the slots
+	head, tail *command      // done by the disk, or fed
+	sources    []wait.Source // to be watched
+	asleep     bool          // the goroutine waits in the kernel
+	rung       uint64        // how often it was or is to be woken
+	ended      bool          // and takes nothing any more
 	orphans    int
 	idle       sync.Cond // orphans has become 0
 }
@@ -87,10 +93,14 @@ func (q *queue) run(started chan<- error) {
 	}
 	started <- nil
 	go q.feed()
+	if d, ok := q.disk.(wait.Attended); ok {
+		d.Attend(q)
+		defer d.Dismiss(q)
+	}
 	for q.returned < len(q.slots) && !q.leaving.Load() {
 		q.collect()
 		q.handOver()
-		if err := q.wait(); err != nil {
+		if err := q.sleep(); err != nil {
 			q.dev.log.Error(fmt.Sprintf("%s: queue %d ends: %v", q.dev.Path(), q.id, err))
 			return
 		}
@@ -101,8 +111,8 @@ func (q *queue) run(started chan<- error) {
 
 // open makes the ring and gives all tags to the driver.
 func (q *queue) open() (err error) {
-	if q.ring, err = newRing(len(q.slots)+1, setupSingleIssuer|setupDeferTaskrun); errors.Is(err, unix.EINVAL) {
-		q.ring, err = newRing(len(q.slots)+1, 0) // Linux before 6.1
+	if q.ring, err = newRing(len(q.slots)+spareEntries, setupSingleIssuer|setupDeferTaskrun); errors.Is(err, unix.EINVAL) {
+		q.ring, err = newRing(len(q.slots)+spareEntries, 0) // Linux before 6.1
 	}
 	if err != nil {
 		return err
@@ -135,6 +145,7 @@ func (q *queue) close() {
 	close(q.hungry)
 	q.mu.Lock()
 	q.ended = true
+	q.adopt()
 	rung := q.rung
 	for c := q.head; c != nil; c = c.next {
 		q.settle(c)
@@ -147,6 +158,7 @@ func (q *queue) close() {
 		}
 	}
 	q.mu.Unlock()
+	q.giveBack()
 	if q.ring != nil && rung > 0 {
 		// Somebody may be about to ring the bell, which has to be there yet.
 		for q.heard < rung && q.ring.enter(1) == nil {
@@ -190,16 +202,17 @@ func (q *queue) give(command uint32, tag int, result int32) {
 	*(*ioCmd)(e.payload()) = ioCmd{queue: uint16(q.id), tag: uint16(tag), result: result}
 }
 
-// wait enters the kernel, with what is to be committed. It waits for something
+// sleep enters the kernel, with what is to be committed. It waits for something
 // to happen where nothing has.
-func (q *queue) wait() error {
+func (q *queue) sleep() error {
 	q.mu.Lock()
 	n := 0
-	if q.head == nil && !q.leaving.Load() && q.failed == q.dev.isFailing() {
+	if q.head == nil && len(q.sources) == 0 && !q.leaving.Load() && q.failed == q.dev.isFailing() {
 		q.asleep, n = true, 1
 	}
 	q.mu.Unlock()
 	q.copied = 0
+	q.poll() // now: who fills a socket from here on rings the bell
 	err := q.ring.enter(n)
 	if n > 0 {
 		q.mu.Lock()
@@ -250,6 +263,8 @@ func (q *queue) reap() {
 		case c.userData == bell:
 			q.heard += q.rings
 			q.listen()
+		case c.userData >= watching:
+			q.polled(c)
 		case c.res != 0: // -ENODEV: the device was stopped
 			q.returned++
 		default:
@@ -344,6 +359,7 @@ func (q *queue) collect() {
 	q.mu.Lock()
 	c := q.head
 	q.head, q.tail = nil, nil
+	q.adopt()
 	q.mu.Unlock()
 	l := q.dev.limits.Load()
 	for c != nil {

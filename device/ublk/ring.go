@@ -19,6 +19,7 @@ const (
 	enterGetEvents    = 1 << 0
 	offSQRing         = 0
 	offSQEs           = 0x10000000
+	uringPollAdd      = 6
 	uringRead         = 22
 	uringCmd          = 46
 )

@@ -3,110 +3,135 @@ package tcp
 import (
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"iscsictl/transport"
+	"iscsictl/wait"
 )
 
-// conn drives the rules with a socket, in the full-feature phase.
+// conn drives the rules with a socket, in the full-feature phase. Its reader is
+// a goroutine, or a thread to which the socket is lent (lend.go).
 type conn struct {
 	rules
 	recv receiver
-	tcp  *net.TCPConn
-	raw  syscall.RawConn
+	sock atomic.Pointer[socket]
 
-	full   chan struct{} // the batch being written waits for room in the socket
+	stuck  atomic.Bool   // the batch being written waits for room in the socket
+	room   chan struct{} // to the writer: it does
+	stop   chan struct{} // to the writer: the connection has ended
 	writer sync.WaitGroup
+	back   chan struct{} // the thread has given the socket back
 
 	holding atomic.Bool // the reader has more to take in at once, and flushes after that
 	held    int         // bytes that it has taken in meanwhile; the reader's
 
 	mu     sync.Mutex
 	cause  error // of the end
-	closed bool
+	closed atomic.Bool
+	wanted wait.Thread // which the socket is to be lent to
 
 	// What a read and a write leave behind, and the functions that do them,
 	// made once so that a call allocates nothing.
-	nread, room        int
+	nread, asked       int
 	readErr, writeErr  error
 	rest               []unix.Iovec
+	finishing          sync.Mutex // guards what a batch that is stuck leaves
+	drained            bool       // the writer has finished one
 	read, write, drain func(fd uintptr) bool
 }
 
 func newConn(tcp *net.TCPConn, p transport.Params, s transport.Session, tasks int) *conn {
-	c := &conn{tcp: tcp, full: make(chan struct{}, 1)}
+	c := &conn{room: make(chan struct{}, 1), stop: make(chan struct{}), back: make(chan struct{}, 1)}
 	c.rules.init(p, s, tasks)
 	c.recv.init(p.HeaderDigest, p.DataDigest, p.MaxRecvDataSegmentLength)
+	raw, _ := tcp.SyscallConn() // fails on nil only
+	c.sock.Store(&socket{file: tcp, raw: raw})
 	c.read = func(fd uintptr) bool {
-		v := c.recv.vector()
-		c.room = length(v)
-		c.nread, c.readErr = readv(fd, v)
+		c.readOnce(fd)
 		return c.readErr != unix.EAGAIN || c.holding.Load()
 	}
 	c.write = func(fd uintptr) bool {
 		c.rest, c.writeErr = writev(fd, c.rest)
 		return true
 	}
-	c.drain = func(fd uintptr) bool {
-		c.rest, c.writeErr = writev(fd, c.rest)
-		return c.writeErr != unix.EAGAIN
+	c.drain = func(fd uintptr) (done bool) {
+		done, c.drained = c.finish(fd)
+		return done
 	}
 	return c
 }
 
 // Start implements transport.Mover.
 func (c *conn) Start() {
-	_ = c.tcp.SetDeadline(time.Time{}) // fails only on a closed connection, which the reader sees
-	raw, err := c.tcp.SyscallConn()
-	c.raw = raw
-	if err != nil {
-		c.Close(err)
-	}
+	_ = c.sock.Load().file.SetDeadline(time.Time{}) // fails only on a closed connection, which the reader sees
 	c.writer.Add(1)
 	go c.writeLoop()
 	go c.readLoop()
 }
 
+// readLoop reads until the connection ends, but for the time that the socket is lent.
 func (c *conn) readLoop() {
-	for {
-		if err := c.raw.Read(c.read); err != nil {
-			c.Close(cause(err))
-			break
+	err := c.readHere()
+	for errors.Is(err, os.ErrDeadlineExceeded) { // by Lend
+		c.lend()
+		err = c.readHere()
+	}
+	c.Close(cause(err))
+	// Nothing may refer to the tasks' extents any more when Down is called.
+	c.send.close()
+	close(c.stop)
+	c.writer.Wait()
+	c.mu.Lock()
+	err = c.cause
+	c.mu.Unlock()
+	c.sock.Load().file.Close()
+	c.session.Down(err)
+}
+
+// readHere reads what comes, and returns why it does so no more.
+func (c *conn) readHere() error {
+	for raw := c.sock.Load().raw; ; {
+		if err := raw.Read(c.read); err != nil {
+			return err
+		}
+		if c.closed.Load() {
+			return net.ErrClosed
 		}
 		if c.readErr == unix.EAGAIN {
 			c.release()
 			continue
 		}
 		if c.readErr != nil {
-			c.Close(c.readErr)
-			break
+			return c.readErr
 		}
-		c.recv.landed(c.nread)
-		c.session.Enter()
-		err := c.recv.parse(&c.rules)
-		if err == nil {
-			err = c.failed
-		}
-		c.hold(c.nread, c.room)
-		c.session.Leave()
-		if err != nil {
-			c.Close(err)
-			break
+		if err := c.takeIn(); err != nil {
+			return err
 		}
 	}
-	// Nothing may refer to the tasks' extents any more when Down is called.
-	c.send.close()
-	close(c.full)
-	c.writer.Wait()
-	c.mu.Lock()
-	err := c.cause
-	c.mu.Unlock()
-	c.session.Down(err)
+}
+
+func (c *conn) readOnce(fd uintptr) {
+	v := c.recv.vector()
+	c.asked = length(v)
+	c.nread, c.readErr = readv(fd, v)
+}
+
+// takeIn takes in what a read has brought.
+func (c *conn) takeIn() error {
+	c.recv.landed(c.nread)
+	c.session.Enter()
+	err := c.recv.parse(&c.rules)
+	if err == nil {
+		err = c.failed
+	}
+	c.hold(c.nread, c.asked)
+	c.session.Leave()
+	return err
 }
 
 // holdMax bounds what is taken in before what is queued is written, in bytes.
@@ -141,27 +166,103 @@ func (c *conn) Flush() {
 	}
 	for b := c.send.take(); b != nil; b = c.send.take() {
 		c.rest = b.vector
-		if err := c.raw.Write(c.write); err != nil {
-			c.writeErr = err
-		}
+		c.push()
 		if c.writeErr == unix.EAGAIN {
-			c.full <- struct{}{} // the batch is the writer's now
+			c.leaveStuck()
 			return
 		}
 		c.wrote()
 	}
 }
 
-// writeLoop finishes batches that did not fit into the socket at once.
+// push writes what there is room for.
+func (c *conn) push() {
+	for {
+		s := c.sock.Load()
+		if s.thread != nil {
+			c.rest, c.writeErr = writev(uintptr(s.fd), c.rest)
+			return
+		}
+		err := s.raw.Write(c.write)
+		if err == nil {
+			return
+		}
+		if s == c.sock.Load() { // not just lent
+			c.writeErr = err
+			return
+		}
+	}
+}
+
+// leaveStuck leaves the batch to whoever waits for room in the socket.
+func (c *conn) leaveStuck() {
+	c.stuck.Store(true)
+	c.mu.Lock()
+	thread := c.sock.Load().thread
+	c.mu.Unlock()
+	if thread != nil {
+		thread.Wake()
+	} else {
+		signal(c.room)
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// writeLoop finishes batches that did not fit into the socket at once, but for
+// the time that it is lent.
 func (c *conn) writeLoop() {
 	defer c.writer.Done()
-	for range c.full {
-		if err := c.raw.Write(c.drain); err != nil {
-			c.writeErr = err
+	for {
+		select {
+		case <-c.room:
+		case <-c.stop:
+			return
 		}
-		c.wrote()
-		c.Flush()
+		s := c.sock.Load()
+		if s.thread != nil {
+			continue
+		}
+		c.drained = false
+		if err := s.raw.Write(c.drain); err != nil && s == c.sock.Load() {
+			c.drained = c.giveUp(err)
+		}
+		if c.drained {
+			c.wrote()
+			c.Flush()
+		}
 	}
+}
+
+// finish writes more of the batch that is stuck. done: nothing is stuck any
+// more, and mine: by this call, whose batch it is now.
+func (c *conn) finish(fd uintptr) (done, mine bool) {
+	c.finishing.Lock()
+	defer c.finishing.Unlock()
+	if !c.stuck.Load() {
+		return true, false
+	}
+	if c.rest, c.writeErr = writev(fd, c.rest); c.writeErr == unix.EAGAIN {
+		return false, false
+	}
+	c.stuck.Store(false)
+	return true, true
+}
+
+// giveUp ends the writing of a batch that is stuck.
+func (c *conn) giveUp(err error) (mine bool) {
+	c.finishing.Lock()
+	defer c.finishing.Unlock()
+	if c.stuck.Load() {
+		c.stuck.Store(false)
+		c.writeErr, mine = err, true
+	}
+	return mine
 }
 
 // wrote ends the writing of a batch.
@@ -183,14 +284,14 @@ func (c *conn) wrote() {
 	c.send.done()
 }
 
-// Close implements transport.Mover. The reader sees the closed socket, ends,
-// and calls Session.Down.
+// Close implements transport.Mover. The reader sees that the socket is shut down,
+// ends, and calls Session.Down.
 func (c *conn) Close(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return
+	if !c.closed.Load() {
+		c.cause = err
+		c.closed.Store(true)
+		c.sock.Load().shutDown()
 	}
-	c.closed, c.cause = true, err
-	c.tcp.Close()
 }

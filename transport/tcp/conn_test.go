@@ -73,7 +73,7 @@ func TestHeldCommandsAreWritten(t *testing.T) {
 	if _, err := peer.Write(answers[:stageLen]); err != nil {
 		t.Fatal(err)
 	}
-	arrived(t, c.tcp, stageLen)
+	arrived(t, c, stageLen)
 	c.Start()
 	commands(stageLen / (iscsi.BHSLen + size))
 	// The rest comes when it likes.
@@ -107,22 +107,15 @@ func connected(t *testing.T, tasks int) (c *conn, s *eager, peer net.Conn) {
 	s = &eager{stand: newStand(t, defaults())}
 	c = newConn(ours.(*net.TCPConn), defaults(), s, tasks)
 	s.c = c
-	if c.raw, err = c.tcp.SyscallConn(); err != nil {
-		t.Fatal(err)
-	}
 	return c, s, peer
 }
 
 // arrived waits until so many bytes are in a socket.
-func arrived(t *testing.T, c *net.TCPConn, n int) {
+func arrived(t *testing.T, c *conn, n int) {
 	t.Helper()
-	raw, err := c.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		have := 0
-		if err := raw.Control(func(fd uintptr) { have, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); err != nil {
+		have, err := 0, error(nil)
+		if err := c.sock.Load().raw.Control(func(fd uintptr) { have, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); err != nil {
 			t.Fatal(err)
 		}
 		if err != nil || time.Now().After(end) {

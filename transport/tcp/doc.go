@@ -6,5 +6,6 @@
 // send.go) are state machines on memory, entered under the session's lock.
 // conn.go drives them with a socket: one goroutine reads; whoever has queued
 // something writes it without blocking, and a second goroutine takes over
-// where the socket is full.
+// where the socket is full. A socket that is lent (lend.go) is read, and written
+// to where it was full, by the thread that has it, and both goroutines wait.
 package tcp
