@@ -21,6 +21,7 @@ type Tunable struct {
 
 const (
 	tunISERDebug = iota
+	tunISERSpin
 	tunArenaSize
 	tunCommandTimeout
 	tunDebug
@@ -38,6 +39,7 @@ const (
 
 var tunables = [tunCount]Tunable{
 	tunISERDebug:           {"kern.iser.debug", 0, 0, 100, "", "messages of iser(4): 0 errors, 1 warnings, 2 info, 3 and more debug", false},
+	tunISERSpin:            {"kern.iser.spin", 0, 0, 1000, "microseconds", "to look for completions of an RDMA device before sleeping", false},
 	tunArenaSize:           {"kern.iscsi.arena_size", 64 << 20, 4 << 20, 4 << 30, "bytes", "memory for the data of one session's requests; of sessions added later", true},
 	tunCommandTimeout:      {"kern.iscsi.command_timeout", 60, 0, maxTimeout, "seconds", "after which a command is aborted; 0 never", false},
 	tunDebug:               {"kern.iscsi.debug", 1, 0, 100, "", "messages of iscsi(4): 0 errors, 1 warnings, 2 and more debug", false},
@@ -150,6 +152,11 @@ func (t *Tunables) Debug() int { return int(t.values[tunDebug].Load()) }
 
 // ISERDebug is kern.iser.debug: 0 errors, 1 warnings, 2 info, 3 and more debug.
 func (t *Tunables) ISERDebug() int { return int(t.values[tunISERDebug].Load()) }
+
+// ISERSpin is kern.iser.spin; 0: not at all.
+func (t *Tunables) ISERSpin() time.Duration {
+	return time.Duration(t.values[tunISERSpin].Load()) * time.Microsecond
+}
 
 // ArenaSize is kern.iscsi.arena_size, in bytes: a power of two.
 func (t *Tunables) ArenaSize() int64 { return t.values[tunArenaSize].Load() }

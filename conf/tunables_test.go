@@ -11,7 +11,7 @@ import (
 func TestTunableDefaults(t *testing.T) {
 	tunables := NewTunables()
 	want := map[string]string{
-		"kern.iser.debug": "0", "kern.iscsi.debug": "1", "kern.iscsi.ping_timeout": "5", "kern.iscsi.iscsid_timeout": "60",
+		"kern.iser.debug": "0", "kern.iser.spin": "0", "kern.iscsi.debug": "1", "kern.iscsi.ping_timeout": "5", "kern.iscsi.iscsid_timeout": "60",
 		"kern.iscsi.login_timeout": "60", "kern.iscsi.maxtags": "255", "kern.iscsi.fail_on_disconnection": "0",
 		"kern.iscsi.fail_on_shutdown": "1", "kern.iscsi.command_timeout": "60", "kern.iscsi.recovery_timeout": "0",
 		"kern.iscsi.arena_size": "67108864", "kern.iscsi.device_depth": "128", "kern.iscsi.device_queues": "0",
@@ -36,6 +36,7 @@ func TestTunableAccessors(t *testing.T) {
 	tunables := NewTunables()
 	for name, get := range map[string]func() int64{
 		"kern.iser.debug":                  func() int64 { return int64(tunables.ISERDebug()) },
+		"kern.iser.spin":                   func() int64 { return int64(tunables.ISERSpin() / time.Microsecond) },
 		"kern.iscsi.debug":                 func() int64 { return int64(tunables.Debug()) },
 		"kern.iscsi.ping_timeout":          func() int64 { return int64(tunables.PingTimeout() / time.Second) },
 		"kern.iscsi.iscsid_timeout":        func() int64 { return int64(tunables.ISCSIDTimeout() / time.Second) },

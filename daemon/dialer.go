@@ -17,7 +17,7 @@ func (d *Daemon) dialer(c conf.Session) transport.Dialer {
 	if !c.ISER {
 		return tcp.Dialer{}
 	}
-	return offload.Dialer{Pinned: c.Offload, Log: d.iserDebug}
+	return offload.Dialer{Pinned: c.Offload, Log: d.iserDebug, Spin: d.cfg.Tunables.ISERSpin}
 }
 
 // checkOffload refuses drivers that do not exist, or not for this protocol.

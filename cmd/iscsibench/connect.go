@@ -89,6 +89,9 @@ func (b *bench) open(ctx context.Context) (*nexus, error) {
 	if err := tunables.Set("kern.iscsi.maxtags", strconv.Itoa(b.o.depth)); err != nil {
 		return nil, err
 	}
+	if err := tunables.Set("kern.iser.spin", strconv.Itoa(b.o.spin)); err != nil {
+		return nil, err
+	}
 	a, err := arena.New(arenaSize(b.o.depth, b.o.block))
 	if err != nil {
 		return nil, err
@@ -98,7 +101,7 @@ func (b *bench) open(ctx context.Context) (*nexus, error) {
 	rand.Read(isid[1:])   // never fails (crypto/rand)
 	n.session = session.New(session.Config{
 		ID: uint32(len(b.nexus) + 1), ISID: isid, Target: b.o.target, Tunables: tunables,
-		Dialer: dialer,
+		Dialer: func(t conf.Session) transport.Dialer { return dialer(t, tunables) },
 		Arena:  a, Handler: n, Log: b.log, Rand: rand.Reader,
 	})
 	n.session.Start()
@@ -119,9 +122,9 @@ func (b *bench) open(ctx context.Context) (*nexus, error) {
 }
 
 // dialer returns what connects a session.
-func dialer(t conf.Session) transport.Dialer {
+func dialer(t conf.Session, tunables *conf.Tunables) transport.Dialer {
 	if t.ISER {
-		return offload.Dialer{Pinned: t.Offload}
+		return offload.Dialer{Pinned: t.Offload, Spin: tunables.ISERSpin}
 	}
 	return tcp.Dialer{}
 }

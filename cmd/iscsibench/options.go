@@ -31,6 +31,7 @@ const (
 	optCPUProfile  = "cpuprofile"
 	optISER        = "iser"
 	optOffload     = "offload"
+	optSpin        = "spin"
 )
 
 // Bounds of what may be asked for.
@@ -74,6 +75,7 @@ type options struct {
 	mode       mode
 	time       time.Duration
 	sessions   int
+	spin       int     // microseconds
 	rate       float64 // requests a second of all sessions together; 0: as many as can be
 	json       bool
 	cpuProfile string
@@ -93,6 +95,7 @@ func flags() []cli.Flag {
 		&cli.BoolFlag{Name: "digests", Usage: "offer CRC32C digests of headers and data, and accept no less"},
 		&cli.BoolFlag{Name: optISER, Usage: "connect by iSER (iser(4))"},
 		&cli.StringFlag{Name: optOffload, Usage: "with --iser, use `DRIVER` alone: verbs or iwarp (default: as iser(4) says)"},
+		&cli.IntFlag{Name: optSpin, Usage: "with --iser, look `N` microseconds for completions of an RDMA device before sleeping, as kern.iser.spin has iscsid do"},
 		&cli.StringFlag{Name: "initiator", Usage: "log in by this `NAME` (default: as iscsi.conf(5) says)"},
 		&cli.StringFlag{Name: optUser, Usage: "authenticate with CHAP as `NAME`"},
 		&cli.StringFlag{Name: optSecret, Usage: "read the CHAP secret from `FILE`"},
@@ -111,7 +114,7 @@ func readOptions(c *cli.Context) (*options, error) {
 	}
 	o := &options{
 		depth: c.Int(optDepth), mode: mode(c.String(optMode)), time: c.Duration(optTime),
-		sessions: c.Int(optSessions), rate: c.Float64(optRate),
+		sessions: c.Int(optSessions), spin: c.Int(optSpin), rate: c.Float64(optRate),
 		json: c.Bool("json"), cpuProfile: c.String(optCPUProfile),
 	}
 	var err error

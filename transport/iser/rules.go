@@ -8,6 +8,7 @@ import (
 	"iscsictl/iscsi"
 	"iscsictl/transport"
 	"iscsictl/transport/rdma"
+	"iscsictl/wait"
 )
 
 // controlsMax bounds the PDUs that wait for a slot and are not commands: a
@@ -80,6 +81,13 @@ func (m *mover) Start() {
 
 // Flush implements transport.Mover.
 func (m *mover) Flush() { m.conn.Flush() }
+
+// Lend implements transport.Lender, where the connection can be lent.
+func (m *mover) Lend(t wait.Thread) {
+	if c, ok := m.conn.(rdma.Lender); ok {
+		c.Lend(t)
+	}
+}
 
 // Close implements transport.Mover.
 func (m *mover) Close(err error) { m.conn.Close(err) }

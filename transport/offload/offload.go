@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"iscsictl/transport"
 	"iscsictl/transport/iser"
@@ -44,6 +45,8 @@ type Dialer struct {
 	Pinned string // Verbs, IWARP, or "" (in any case of letters)
 	// Log, where it is not nil, is told what kern.iser.debug asks for.
 	Log func(level int, format string, args ...any)
+	// Spin is verbs.Provider's.
+	Spin func() time.Duration
 }
 
 // Dial implements transport.Dialer.
@@ -75,7 +78,7 @@ func (d Dialer) choose(addr, local netip.Addr) (p rdma.Provider, why error) {
 	software := &iwarp.Provider{MULPDU: mulpdu}
 	switch strings.ToLower(d.Pinned) {
 	case Verbs:
-		return verbs.Provider{}, nil
+		return verbs.Provider{Spin: d.Spin}, nil
 	case IWARP:
 		return software, nil
 	}
@@ -83,7 +86,7 @@ func (d Dialer) choose(addr, local netip.Addr) (p rdma.Provider, why error) {
 	if why == nil {
 		if why = verbs.Probe(); why == nil {
 			d.log(Information, "%v: RDMA device %s", addr, device)
-			return verbs.Provider{}, nil
+			return verbs.Provider{Spin: d.Spin}, nil
 		}
 		why = fmt.Errorf("RDMA device %s is not used: %w", device, why)
 	}

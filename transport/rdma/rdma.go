@@ -19,6 +19,7 @@ import (
 	"net/netip"
 
 	"iscsictl/arena"
+	"iscsictl/wait"
 )
 
 var (
@@ -236,6 +237,16 @@ type Conn interface {
 	// calls do nothing. Where Start has not been called, all has stopped when
 	// Close returns, and Closed follows only if Start is called after all.
 	Close(err error)
+}
+
+// Lender is a Conn that can lend itself to a thread, which then does the waiting
+// for it.
+type Lender interface {
+	Conn
+	// Lend does so as soon as it can be, and no other thread has it; nil
+	// takes back what was asked for and has not come about. It is called
+	// after Start, without the handler's lock.
+	Lend(wait.Thread)
 }
 
 // Handler takes in the events of a connection. Enter takes the user's lock;

@@ -1,6 +1,7 @@
 package verbs_test
 
 import (
+	"context"
 	"maps"
 	"net/netip"
 	"os"
@@ -8,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/Mellanox/rdmamap"
 
 	"iscsictl/transport/rdma"
 	"iscsictl/transport/rdma/rdmatest"
 	"iscsictl/transport/rdma/verbs"
+	"iscsictl/wait/waittest"
 )
 
 // TestConformance runs the suite on an RDMA device of this host: both ends are
@@ -40,6 +43,41 @@ func TestConformance(t *testing.T) {
 	}
 	t.Logf("on %s (%s)", device, strings.TrimSpace(string(kind)))
 	iwarp := strings.Contains(string(kind), "RNIC")
+	t.Run("Sleeping", func(t *testing.T) { conforms(t, verbs.Provider{}, device, iwarp, addr) })
+	spin := func() time.Duration { return 200 * time.Microsecond }
+	t.Run("Spinning", func(t *testing.T) { conforms(t, verbs.Provider{Spin: spin}, device, iwarp, addr) })
+	thread := waittest.New(t)
+	t.Run("Lent", func(t *testing.T) { conforms(t, lender{thread: thread}, device, iwarp, addr) })
+	if n := thread.Stop(); n < 10 {
+		t.Errorf("%d connections were lent", n)
+	}
+}
+
+// lender is a provider that lends its connections to a thread.
+type lender struct {
+	verbs.Provider
+	thread *waittest.Thread
+}
+
+func (l lender) Dial(ctx context.Context, addr, local netip.AddrPort, opts rdma.Options) (rdma.Conn, error) {
+	c, err := l.Provider.Dial(ctx, addr, local, opts)
+	if err != nil {
+		return nil, err
+	}
+	return lent{c.(rdma.Lender), l.thread}, nil
+}
+
+type lent struct {
+	rdma.Lender
+	thread *waittest.Thread
+}
+
+func (c lent) Start(h rdma.Handler) {
+	c.Lender.Start(h)
+	c.Lend(c.thread)
+}
+
+func conforms(t *testing.T, p rdma.Provider, device string, iwarp bool, addr netip.Addr) {
 	for _, name := range slices.Sorted(maps.Keys(rdmatest.Tests)) {
 		t.Run(name, func(t *testing.T) {
 			switch {
@@ -50,7 +88,7 @@ func TestConformance(t *testing.T) {
 			case name == "WrongAccess" && strings.HasPrefix(device, "siw"):
 				t.Skip("the driver lets the peer read what it may only write to")
 			}
-			rdmatest.Tests[name](t, rdmatest.Rig{Provider: verbs.Provider{}, Addr: netip.AddrPortFrom(addr, 0)})
+			rdmatest.Tests[name](t, rdmatest.Rig{Provider: p, Addr: netip.AddrPortFrom(addr, 0)})
 		})
 	}
 }

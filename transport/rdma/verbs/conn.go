@@ -11,10 +11,12 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"iscsictl/arena"
 	"iscsictl/transport/rdma"
+	"iscsictl/wait"
 )
 
 // conn is an established connection. It implements rdma.Conn.
@@ -32,6 +34,7 @@ type conn struct {
 	receives []C.uint32_t
 	done     []C.struct_vb_done
 	taken    int // completions in done
+	spin     func() time.Duration
 
 	mu      sync.Mutex
 	idle    sync.Cond // signalled when posting becomes false
@@ -51,6 +54,11 @@ type conn struct {
 
 	held    bool // nothing may be sent before something has come
 	regions *regions
+
+	wanted  wait.Thread   // which the connection is to be lent to
+	lent    *bundle       // what the thread that has it waits for, or nil
+	back    chan struct{} // the thread has given it back
+	lentErr error         // why it could give nothing more; the thread's until then
 
 	started  bool
 	ended    bool          // nothing is posted or delivered any more
@@ -72,6 +80,7 @@ type item struct {
 func newConn(h *handle, opts rdma.Options) (*conn, error) {
 	c := &conn{h: h, opts: opts, items: make([]item, opts.SendDepth)}
 	c.ending, c.attended, c.over = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	c.back = make(chan struct{}, 1)
 	c.idle.L = &c.mu
 	C.vb_describe(h.c, &c.device)
 	if err := c.fits(); err != nil {

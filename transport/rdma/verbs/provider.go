@@ -7,6 +7,8 @@ package verbs
 #cgo LDFLAGS: -ldl
 #cgo noescape vb_post
 #cgo nocallback vb_post
+#cgo noescape vb_poll
+#cgo nocallback vb_poll
 #cgo noescape vb_drain
 #cgo nocallback vb_drain
 #include "shim.h"
@@ -29,16 +31,6 @@ const Built = true
 // resolveTime bounds each of the two steps that find the way to an address.
 const resolveTime = 5 * time.Second
 
-// Provider makes connections by RDMA devices.
-type Provider struct{}
-
-// Name implements rdma.Provider.
-func (Provider) Name() string { return name }
-
-// RemoteInvalidate implements rdma.Provider. Devices invalidate memory windows
-// and what a kernel registers fast; ordinary regions they refuse to.
-func (Provider) RemoteInvalidate() bool { return false }
-
 // Probe says why no connection can be made on this host, or returns nil.
 func Probe() error {
 	if err := load(); err != nil {
@@ -48,7 +40,7 @@ func Probe() error {
 }
 
 // Dial implements rdma.Provider.
-func (Provider) Dial(ctx context.Context, addr, local netip.AddrPort, opts rdma.Options) (rdma.Conn, error) {
+func (p Provider) Dial(ctx context.Context, addr, local netip.AddrPort, opts rdma.Options) (rdma.Conn, error) {
 	if err := opts.Check(); err != nil {
 		return nil, err
 	}
@@ -62,6 +54,7 @@ func (Provider) Dial(ctx context.Context, addr, local netip.AddrPort, opts rdma.
 	c, err := dial(ctx, h, addr, local, opts)
 	switch {
 	case err == nil:
+		c.spin = p.Spin
 		return c, nil
 	case ctx.Err() != nil:
 		// A connection manager may go on for as long as an attempt lasts (siw:

@@ -8,6 +8,8 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
 	"time"
 
 	"iscsictl/transport/rdma"
@@ -75,7 +77,7 @@ func (c *conn) endLocked(err error) {
 		c.ended = true
 		close(c.ending)
 	}
-	c.completions.wake()
+	c.interrupt()
 }
 
 // attend looks after the connection manager's events.
@@ -123,6 +125,9 @@ func (c *conn) lost(err error) {
 		c.cause = err
 	}
 	_ = C.vb_disconnect(c.h.c)
+	if c.lent != nil {
+		c.lent.ring() // which ends the lending
+	}
 	c.completions.until(time.Now().Add(lingerTime))
 }
 
@@ -133,12 +138,51 @@ func (c *conn) drain() (bool, error) {
 	return n > 0, errno(n)
 }
 
+// next waits for completions. To be told of one takes the device an interrupt,
+// and this process system calls and the waking of a thread: it may be worth
+// looking for a while before.
+func (c *conn) next() error {
+	for began, most := time.Now(), c.spinTime(); most > 0; {
+		n := C.vb_poll(c.h.c)
+		c.taken = int(max(n, 0))
+		if n != 0 {
+			return errno(n)
+		}
+		if time.Since(began) > most || c.isEnding() {
+			break
+		}
+		runtime.Gosched()
+	}
+	return c.completions.wait()
+}
+
+func (c *conn) spinTime() time.Duration {
+	if c.spin == nil {
+		return 0
+	}
+	return c.spin()
+}
+
+func (c *conn) isEnding() bool {
+	select {
+	case <-c.ending:
+		return true
+	default:
+		return false
+	}
+}
+
 // run delivers completions until the connection ends, and ends it.
 func (c *conn) run() {
 	for {
-		err := c.completions.wait()
-		if err == nil {
+		err := c.next()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = c.lend(err)
+		} else if err == nil {
 			err = c.deliver()
+		}
+		if errors.Is(err, errFlushed) {
+			err = c.whyFlushed()
 		}
 		c.mu.Lock()
 		if err != nil && !c.ended {
@@ -177,9 +221,6 @@ func (c *conn) deliver() (err error) {
 		}
 	}
 	h.Leave()
-	if errors.Is(err, errFlushed) {
-		err = c.whyFlushed()
-	}
 	return err
 }
 

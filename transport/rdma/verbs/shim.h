@@ -134,6 +134,8 @@ int vb_deregister(uintptr_t handle);
 // vb_post posts receives first (places of their ring), then sends (numbers,
 // whose places in their ring are modulo its length, and which are their IDs).
 int vb_post(struct vb_conn *c, uint32_t receive, uint32_t receives, uint64_t send, uint32_t sends);
+// vb_poll takes completions as vb_drain does, and has no other made an event.
+int vb_poll(struct vb_conn *c);
 // vb_drain takes completions. Where it returns 0 there are none, and the next one
 // makes completion_fd readable.
 int vb_drain(struct vb_conn *c);

@@ -196,19 +196,11 @@ static int take_event(struct vb_conn *c)
 	return 0;
 }
 
-int vb_drain(struct vb_conn *c)
+// taken hands over what was polled.
+static int taken(struct vb_conn *c, int n)
 {
-	int i, rc, n = ibv_poll_cq(c->cq, VB_BATCH, c->wc);
-	if (n == 0) { // the system calls are only for when there is nothing else to do
-		if ((rc = take_event(c)))
-			return rc;
-		if (!c->armed) {
-			if ((rc = ibv_req_notify_cq(c->cq, 0)))
-				return -rc;
-			c->armed = 1;
-			n = ibv_poll_cq(c->cq, VB_BATCH, c->wc); // what came before made no event
-		}
-	}
+	int i;
+
 	if (n < 0)
 		return -EIO;
 	for (i = 0; i < n; i++) {
@@ -222,6 +214,27 @@ int vb_drain(struct vb_conn *c)
 		};
 	}
 	return n;
+}
+
+int vb_poll(struct vb_conn *c)
+{
+	return taken(c, ibv_poll_cq(c->cq, VB_BATCH, c->wc));
+}
+
+int vb_drain(struct vb_conn *c)
+{
+	int rc, n = ibv_poll_cq(c->cq, VB_BATCH, c->wc);
+	if (n == 0) { // the system calls are only for when there is nothing else to do
+		if ((rc = take_event(c)))
+			return rc;
+		if (!c->armed) {
+			if ((rc = ibv_req_notify_cq(c->cq, 0)))
+				return -rc;
+			c->armed = 1;
+			n = ibv_poll_cq(c->cq, VB_BATCH, c->wc); // what came before made no event
+		}
+	}
+	return taken(c, n);
 }
 
 int vb_register(struct vb_conn *c, uintptr_t addr, uint64_t len, int access, uintptr_t *handle, uint32_t *lkey, uint32_t *rkey)

@@ -17,15 +17,6 @@ var ErrNotBuilt = errors.New("this program was built without RDMA devices (it ta
 // Built reports whether RDMA devices are in this program.
 const Built = false
 
-// Provider makes connections by RDMA devices.
-type Provider struct{}
-
-// Name implements rdma.Provider.
-func (Provider) Name() string { return name }
-
-// RemoteInvalidate implements rdma.Provider.
-func (Provider) RemoteInvalidate() bool { return false }
-
 // Dial implements rdma.Provider.
 func (Provider) Dial(context.Context, netip.AddrPort, netip.AddrPort, rdma.Options) (rdma.Conn, error) {
 	return nil, ErrNotBuilt
