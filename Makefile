@@ -115,8 +115,9 @@ bench-vm: ## the same by RDMA, beside its peers, in a virtual machine (as root; 
 	@test/vm/run.sh --bench $(BENCH)
 
 .PHONY: bench-disks
-bench-disks: ## disks of iscsid beside the kernel's own initiator, in a virtual machine (as root)
+bench-disks: ## disks of iscsid beside the kernel's own initiator, by TCP and by iSER, in a virtual machine (as root)
 	@test/vm/bench-disks.sh
+	@test/vm/bench-disks.sh --iser ublk
 
 .PHONY: fuzz
 fuzz: ## fuzz each decoder, and sessions as a whole, for FUZZTIME each (default 10s)

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # iSER with tgtd, a target in user space, by verbs on rxe: login, CHAP one way and
 # mutual, discovery, many logical units, verified data; tgtd stands still, and is
-# killed and started again, under I/O.
+# killed and started again, under I/O. It crashes by itself now and then (1.0.85, a
+# damaged list, some time after a connection has ended), so that it is kept up here
+# as an init system does, and the case is none of the quick ones.
 # runs: 6.12/rxe
-# quick: 6.12/rxe
 # timeout: 1200
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
@@ -31,10 +32,32 @@ target_up() {
 	account 3 vault secretofvault --outgoing
 }
 
-target_again() {
-	kill -0 "$TGT_PID" 2>/dev/null || echo "   tgtd has crashed: $(dmesg | grep 'tgtd.*segfault' | tail -1)"
+# keep starts tgtd anew where it has crashed, until KEEPER is killed.
+keep() {
+	trap - EXIT ERR
+	while sleep 0.2; do
+		if ! tgt_lives; then
+			echo "   tgtd has crashed: $(dmesg | grep 'tgtd.*segfault' | tail -1)"
+			target_up
+		fi
+	done
+}
+
+target_keep() {
+	keep &
+	KEEPER=$!
+}
+
+target_down() {
+	kill "$KEEPER" 2>/dev/null || true
+	wait "$KEEPER" 2>/dev/null || true
 	tgt_stop
+}
+
+target_again() {
+	target_down
 	target_up
+	target_keep
 }
 
 login() { # IQN [LINE...]
@@ -50,6 +73,7 @@ iser_begin
 for n in $(seq $luns); do truncate -s $((n * 4 + 12))M "/tmp/tgt.$n"; done
 truncate -s 8M /tmp/tgt.chap /tmp/tgt.mutual
 target_up
+target_keep
 daemon_start
 
 step "login, $luns logical units"
@@ -77,19 +101,20 @@ ctl -L -v | grep -E '^(Requests|Bytes|Errors|Reconn)'
 step "tgtd stands still: the session is lost on our side only, and reinstated"
 iser_load_begin "$d"
 iser_silence 4
-kill -STOP "$TGT_PID"
+kill -STOP "$(tgt_pid)"
 wait_for 60 iser_lost $plain
 iser_silence 40
-kill -CONT "$TGT_PID"
+kill -CONT "$(tgt_pid)"
 iser_load_end
 [ "$(iser_counter $plain Reconnections)" -gt 0 ]
 
 step "tgtd is killed, and started again"
 before=$(iser_counter $plain Reconnections)
 iser_load_begin "$d"
-tgt_stop
+target_down
 sleep 2
 target_up
+target_keep
 iser_load_end
 [ "$(iser_counter $plain Reconnections)" -gt "$before" ]
 iser_logout $plain

@@ -3,7 +3,9 @@
 # initiator, on one LIO target, by fio, in turn (A B C, A B C, ...). It prints a
 # line for each run:
 #   ROW KIND REQUESTS/S CPU  (CPU: microseconds of the whole machine for a request)
-#   bench-disks.sh ROUNDS SECONDS KIND...     kinds: open-iscsi ublk nbd loop
+#   bench-disks.sh ROUNDS SECONDS KIND...
+# KIND is the driver of the kernel's initiator, iscsi_tcp or ib_iser, which comes
+# first and says how all connect, or what iscsid shows its disk by: ublk, nbd, loop.
 set -euo pipefail
 . "$VM_GUEST/lib.sh"
 . "$VM_GUEST/disk.sh"
@@ -21,16 +23,19 @@ rows='
 '
 declare -A disk daemons
 
+portal=127.0.0.1:3270 transport=tcp add=()
+if [ "$1" = ib_iser ]; then portal=$RD_ADDR:3260 transport=iser add=(-r); fi
+
 # disk_up KIND sets disk[KIND].
 disk_up() {
-	if [ "$1" = open-iscsi ]; then
+	if [ "$1" = iscsi_tcp ] || [ "$1" = ib_iser ]; then
 		oi_start
-		disk[$1]=$(oi_login $iqn 127.0.0.1:3270)
+		disk[$1]=$(oi_login $iqn "$portal" $transport)
 		return
 	fi
 	DISK_RUN=/tmp/bench-$1 DISK_OPTIONS=(-o "device=$1")
 	daemon_start
-	ctl -A -t $iqn -p 127.0.0.1:3270 -w 60
+	ctl -A -t $iqn -p "$portal" "${add[@]}" -w 60
 	disk[$1]=$(disk_of $iqn 1)
 	daemons[$1]=$DAEMON
 }
@@ -57,11 +62,11 @@ ulimit -l unlimited
 lio_init
 lio_target $iqn "$(lio_ram bench 256)"
 lio_depth $iqn 128
-lio_portal $iqn 127.0.0.1:3270
+if [ $transport = iser ]; then rdma_up "$RDMA" && lio_portal $iqn "$portal" iser; else lio_portal $iqn "$portal"; fi
 for kind; do disk_up "$kind"; done
 for _ in $(seq "$rounds"); do
 	while read -r row rw bs depth; do
-		if [ -n "$row" ]; then for kind; do measure "$row" "$kind" "$rw" "$bs" "$depth"; done; fi
+		if [ -n "$row" ] && [[ $row =~ ${ROWS:-} ]]; then for kind; do measure "$row" "$kind" "$rw" "$bs" "$depth"; done; fi
 	done <<<"$rows"
 done
 if [ -n "${PROFILE:-}" ]; then . "$PROFILE"; fi # commands that look closer

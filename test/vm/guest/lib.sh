@@ -248,6 +248,7 @@ oi_logout() {
 tgt_start() {
 	tgtd -f --iscsi portal=127.0.0.1:3262 >/tmp/tgtd.log 2>&1 &
 	TGT_PID=$!
+	echo $TGT_PID >/tmp/tgt.pid # who starts it need not be who stops it
 	if ! wait_for 10 tgtadm --op show --mode sys; then
 		cat /tmp/tgtd.log >&2
 		return 1
@@ -267,7 +268,14 @@ tgt_target() {
 	done
 }
 
+tgt_pid() { cat /tmp/tgt.pid; }
+
+tgt_lives() { kill -0 "$(tgt_pid)" 2>/dev/null; }
+
 tgt_stop() {
-	kill -KILL "$TGT_PID" 2>/dev/null || true
-	wait "$TGT_PID" 2>/dev/null || true
+	kill -KILL "$(tgt_pid)" 2>/dev/null || true
+	wait "$(tgt_pid)" 2>/dev/null || true
+	wait_for 10 tgt_dead
 }
+
+tgt_dead() { ! tgt_lives; }
