@@ -88,15 +88,21 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// TestISER: the same load by iSER, which says what carries it.
-func TestISER(t *testing.T) {
-	_, server := serve(t, oneTarget(target.LUN{Size: 4 << 20}))
+// serveISER is serve by iSER.
+func serveISER(t *testing.T, conf target.Config) string {
+	t.Helper()
+	_, server := serve(t, conf)
 	l, err := target.ListenISER(t.Context(), target.Portal{Address: "127.0.0.1:0", ISER: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	go server.ServeISER(l, 1)
-	portal := l.Addr().String()
+	return l.Addr().String()
+}
+
+// TestISER: the same load by iSER, which says what carries it.
+func TestISER(t *testing.T) {
+	portal := serveISER(t, oneTarget(target.LUN{Size: 4 << 20}))
 	for _, args := range []string{"--iser", "--iser --offload iwarp --rw write --block 1m --depth 4 --destroy-data"} {
 		r := measured(t, portal, strings.Fields(args)...)
 		if !r.ISER || r.Connection["rdmaProvider"] != "iwarp" || r.Connection["remoteInvalidate"] == "" {
@@ -158,14 +164,23 @@ func TestNoAllocation(t *testing.T) {
 	if raceEnabled() {
 		t.Skip("SKIP: the race detector has pools forget; make test runs this without it as well")
 	}
-	portal, _ := serve(t, oneTarget(target.LUN{Number: 0, Null: true, Size: 1 << 30}))
+	null := oneTarget(target.LUN{Number: 0, Null: true, Size: 1 << 30})
+	tcp, _ := serve(t, null)
+	iser := serveISER(t, null)
 	for _, args := range []string{
+		"--iser --rw randread --depth 32",
+		"--iser --rw randwrite --depth 32 --destroy-data",
+		"--iser --rw write --block 128k --depth 8 --destroy-data",
 		"--rw randread --depth 32",
 		"--rw randwrite --depth 32 --destroy-data",
 		"--rw read --block 128k --depth 8",
 		"--rw write --block 128k --depth 8 --destroy-data",
 		"--rw randread --depth 8 --digests",
 	} {
+		portal := tcp
+		if strings.HasPrefix(args, "--iser") {
+			portal = iser
+		}
 		r := measured(t, portal, strings.Fields(args)...)
 		if n := r.Allocations * float64(r.Requests); n > 200+float64(r.Requests)/100 {
 			t.Errorf("%s: %.0f allocations for %d requests", args, n, r.Requests)

@@ -9,6 +9,8 @@
 #   ROUNDS        how often each disk has its turn with each row (3)
 #   SECONDS_EACH  how long one turn takes (3)
 #   ROWS          an expression that the rows' names match, like 4k- or write (all)
+#   PROFILE       a file below bin/vm with commands that look closer, run in the
+#                 guest's script at its end
 #   VM_ACCEL      see vm.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -21,7 +23,7 @@ if [ "${1:-}" = --iser ]; then
 fi
 if [ $# -eq 0 ]; then set -- ublk nbd; fi
 CGO_ENABLED=$cgo ${GO:-go} build -buildvcs=false -tags rdma,urfave_cli_no_docs,urfave_cli_no_suggest -o "$out/bench/" ./cmd/iscsid ./cmd/iscsictl
-test/vm/vm.sh --timeout "${VM_TIMEOUT:-3000}" --rw "$out" --env VM_BIN="$out/bench" --env RDMA=rxe --env ROWS="${ROWS:-}" -- \
+test/vm/vm.sh --timeout "${VM_TIMEOUT:-3000}" --rw "$out" --env VM_BIN="$out/bench" --env RDMA=rxe --env ROWS="${ROWS:-}" --env PROFILE="${PROFILE:-}" -- \
 	bash /run/vm/guest/bench-disks.sh "${ROUNDS:-3}" "${SECONDS_EACH:-3}" $kernel "$@" 2>"$out/bench/errors" | tee "$out/bench/runs" ||
 	{ cat "$out/bench/errors" >&2 && exit 1; }
 

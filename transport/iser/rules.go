@@ -248,7 +248,8 @@ func (m *mover) Received(slot int, message []byte, invalidated rdma.Key) error {
 	case iscsi.OpDataIn, iscsi.OpR2T:
 		err = fmt.Errorf("%v, which iSER does not have", h.Opcode())
 	default:
-		err = m.session.Control(&h, data)
+		kept := h // which is allocated, as h then need not be for each response
+		err = m.session.Control(&kept, data)
 	}
 	if err != nil {
 		return err
