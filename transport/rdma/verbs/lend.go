@@ -73,10 +73,13 @@ func (c *conn) interrupt() {
 	c.completions.wake()
 }
 
-// Lend implements rdma.Lender.
+// Lend implements rdma.Lender. A connection that is to spin does so itself.
 func (c *conn) Lend(t wait.Thread) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.spinTime() > 0 {
+		t = nil
+	}
 	c.wanted = t
 	if t != nil && c.lent == nil && !c.ended && c.cause == nil {
 		c.completions.wake()

@@ -143,10 +143,8 @@ func (c *conn) drain() (bool, error) {
 // looking for a while before.
 func (c *conn) next() error {
 	for began, most := time.Now(), c.spinTime(); most > 0; {
-		n := C.vb_poll(c.h.c)
-		c.taken = int(max(n, 0))
-		if n != 0 {
-			return errno(n)
+		if some, err := c.poll(); some || err != nil {
+			return err
 		}
 		if time.Since(began) > most || c.isEnding() {
 			break
@@ -170,6 +168,14 @@ func (c *conn) isEnding() bool {
 	default:
 		return false
 	}
+}
+
+// poll takes what has completed, and has the next completion told of as little as
+// it was before.
+func (c *conn) poll() (bool, error) {
+	n := C.vb_poll(c.h.c)
+	c.taken = int(max(n, 0))
+	return n > 0, errno(n)
 }
 
 // run delivers completions until the connection ends, and ends it.
