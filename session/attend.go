@@ -3,7 +3,6 @@ package session
 import (
 	"slices"
 
-	"iscsictl/transport"
 	"iscsictl/wait"
 )
 
@@ -38,9 +37,9 @@ func (s *Session) lend() {
 	s.lending.Lock() // so that the last word is that of the last call
 	defer s.lending.Unlock()
 	s.mu.Lock()
-	var lender transport.Lender
+	var lender wait.Lender
 	if s.n != nil {
-		lender, _ = s.n.mover.(transport.Lender)
+		lender, _ = s.n.mover.(wait.Lender)
 	}
 	var first wait.Thread
 	if len(s.threads) > 0 {

@@ -19,7 +19,6 @@ import (
 
 	"iscsictl/arena"
 	"iscsictl/iscsi"
-	"iscsictl/wait"
 )
 
 // Dialer opens connections of one kind.
@@ -158,6 +157,7 @@ type Session interface {
 
 // Mover moves the PDUs and the data of one connection in full-feature phase.
 // Start, Flush and Close are called without the session's lock, the others with it.
+// It may be a wait.Lender, whose Lend is called without the lock, after Start.
 type Mover interface {
 	// Start begins to receive.
 	Start()
@@ -176,14 +176,4 @@ type Mover interface {
 	// Close drops the connection: Session.Down follows with err, from
 	// another goroutine, when all has stopped. Further calls do nothing.
 	Close(err error)
-}
-
-// Lender is a Mover that can lend its connection to a thread, which then does
-// the waiting for it.
-type Lender interface {
-	Mover
-	// Lend does so as soon as it can be, and no other thread has it; nil
-	// takes back what was asked for and has not come about. It is called
-	// after Start.
-	Lend(wait.Thread)
 }

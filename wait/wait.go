@@ -37,3 +37,10 @@ type Attended interface {
 	// Watch it may yet be asked.
 	Dismiss(Thread)
 }
+
+// Lender is a connection that can be lent to a thread.
+type Lender interface {
+	// Lend lends it as soon as that can be, and no other thread has it; nil
+	// takes back what was asked for and has not come about.
+	Lend(Thread)
+}

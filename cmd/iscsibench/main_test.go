@@ -244,6 +244,8 @@ func TestErrors(t *testing.T) {
 		to + "--offload iwarp":                       "for Protocol = iSER",
 		to + "--iser --offload cxgbei":               "no offload driver",
 		to + "--iser --digests":                      "--digests is not for --iser",
+		to + "--spin 50":                             "--spin is for --iser",
+		to + "--iser --spin 2000":                    "a number from 0 to 1000 microseconds",
 		"-p " + portal + " -t " + iqn + ":missing":   portal,
 		"-p 127.0.0.1:1 -t " + iqn:                   "connection refused",
 		to + "--time 1ms --cpuprofile /nonexistent/": "--cpuprofile",

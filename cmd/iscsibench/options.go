@@ -129,8 +129,13 @@ func readOptions(c *cli.Context) (*options, error) {
 	if err := o.check(c.Bool(optDestroyData)); err != nil {
 		return nil, err
 	}
-	o.target, err = readTarget(c)
-	return o, err
+	if o.target, err = readTarget(c); err != nil {
+		return nil, err
+	}
+	if c.IsSet(optSpin) && !o.target.ISER {
+		return nil, fmt.Errorf("--%s is for --%s", optSpin, optISER)
+	}
+	return o, nil
 }
 
 // check says which numbers cannot be.

@@ -72,7 +72,7 @@ func (d *Device) fail() {
 	d.failOnce.Do(func() {
 		close(d.failing)
 		for _, q := range d.queues {
-			q.wake()
+			q.Wake()
 		}
 	})
 }
@@ -103,7 +103,7 @@ func (d *Device) endQueues() error {
 func (d *Device) abandon() {
 	for _, q := range d.queues {
 		q.leaving.Store(true)
-		q.wake()
+		q.Wake()
 	}
 	for _, q := range d.queues {
 		<-q.over

@@ -34,12 +34,13 @@
 // mostly completes its own requests, with nobody to be woken (watch.go).
 //
 // The queue's goroutine copies, both ways: for writes before it submits, for
-// reads before it commits. Who reads for the session could do the latter, but all
-// disks of the session wait for that one, and it copies out of the socket
-// already; the queue's has to be awake for the commit anyway. It also makes the copy and the commit of a tag one after the other by nature: no
-// late completion can write to the request that has the tag next. Copies go by
-// system calls of their own: the driver's file has no non-blocking I/O, so that
-// io_uring would hand each copy to a worker thread.
+// reads before it commits. Who reads for the session could do the latter, but
+// all disks of the session wait for that one, and it copies out of the socket
+// already; the queue's has to be awake for the commit anyway. It also makes the
+// copy and the commit of a tag one after the other by nature: no late completion
+// can write to the request that has the tag next. Copies go by system calls of
+// their own: the driver's file has no non-blocking I/O, so that io_uring would
+// hand each copy to a worker thread.
 //
 // # Ends
 //

@@ -222,8 +222,9 @@ func (q *queue) sleep() error {
 	return err
 }
 
-// wake has the goroutine look again at whether it is to leave or to fail.
-func (q *queue) wake() {
+// Wake has the goroutine look again: at whether it is to leave or to fail, and, as
+// wait.Thread says, at what its sources wait for.
+func (q *queue) Wake() {
 	q.mu.Lock()
 	ring := q.alarm()
 	q.mu.Unlock()

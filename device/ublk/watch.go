@@ -29,9 +29,6 @@ func (q *queue) Watch(s wait.Source) bool {
 	return true
 }
 
-// Wake implements wait.Thread.
-func (q *queue) Wake() { q.wake() }
-
 // adopt takes over the sources that have come. q.mu is held.
 func (q *queue) adopt() {
 	for _, s := range q.sources {

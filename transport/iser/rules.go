@@ -82,9 +82,9 @@ func (m *mover) Start() {
 // Flush implements transport.Mover.
 func (m *mover) Flush() { m.conn.Flush() }
 
-// Lend implements transport.Lender, where the connection can be lent.
+// Lend implements wait.Lender, where the connection can be lent.
 func (m *mover) Lend(t wait.Thread) {
-	if c, ok := m.conn.(rdma.Lender); ok {
+	if c, ok := m.conn.(wait.Lender); ok {
 		c.Lend(t)
 	}
 }

@@ -19,7 +19,6 @@ import (
 	"net/netip"
 
 	"iscsictl/arena"
-	"iscsictl/wait"
 )
 
 var (
@@ -198,7 +197,8 @@ type WorkRequest struct {
 
 // Conn is an established connection. Post, Repost, Grant, Revoke and Handover are called
 // with the handler's lock (between Enter and Leave, or before Start); Start,
-// Flush and Close without it.
+// Flush and Close without it. It may be a wait.Lender, whose Lend is called without
+// the lock, after Start.
 type Conn interface {
 	Info() Info
 	// SendSlot returns the memory of a send slot, 0 to Options.SendSlots-1,
@@ -237,16 +237,6 @@ type Conn interface {
 	// calls do nothing. Where Start has not been called, all has stopped when
 	// Close returns, and Closed follows only if Start is called after all.
 	Close(err error)
-}
-
-// Lender is a Conn that can lend itself to a thread, which then does the waiting
-// for it.
-type Lender interface {
-	Conn
-	// Lend does so as soon as it can be, and no other thread has it; nil
-	// takes back what was asked for and has not come about. It is called
-	// after Start, without the handler's lock.
-	Lend(wait.Thread)
 }
 
 // Handler takes in the events of a connection. Enter takes the user's lock;

@@ -46,7 +46,7 @@ func (s *socket) shutDown() {
 // interrupt has the goroutine that reads look at what is wanted.
 func (s *socket) interrupt() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) }
 
-// Lend implements transport.Lender.
+// Lend implements wait.Lender.
 func (c *conn) Lend(thread wait.Thread) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -67,6 +68,8 @@ func answer(t *testing.T, peer net.Conn) {
 type busy struct {
 	*eager
 	done int
+	more sync.Cond // than done
+	late bool
 }
 
 func (s *busy) Done(t *transport.Task, r *transport.Result) error {
@@ -80,6 +83,7 @@ func (s *busy) Done(t *transport.Task, r *transport.Result) error {
 		s.t.Errorf("task %d has read %#x …", t.Command.InitiatorTaskTag, in[:8])
 	}
 	s.done++
+	s.more.Broadcast()
 	s.issue(t)
 	return nil
 }
@@ -89,12 +93,6 @@ func (s *busy) issue(t *transport.Task) {
 		t.Out.Bytes()[i] = byte(s.next)
 	}
 	s.eager.issue(t)
-}
-
-func (s *busy) count() int {
-	s.Lock()
-	defer s.Unlock()
-	return s.done
 }
 
 // lively is a started connection with tasks under way that never end.
@@ -107,6 +105,7 @@ func lively(t *testing.T, tasks int) (*conn, *busy) {
 	p := defaults()
 	p.MaxSendDataSegmentLength, p.FirstBurstLength = lentWrite, lentWrite
 	s := &busy{eager: e}
+	s.more.L = s
 	e.c = newConn(old.sock.Load().file.(*net.TCPConn), p, s, tasks)
 	for i := range tasks {
 		task := &transport.Task{Index: i}
@@ -128,9 +127,18 @@ func lively(t *testing.T, tasks int) (*conn, *busy) {
 // goesOn waits until that many more tasks have ended.
 func (s *busy) goesOn(n int) {
 	s.t.Helper()
-	for end, want := time.Now().Add(time.Minute), s.count()+n; s.count() < want; time.Sleep(50 * time.Microsecond) {
-		if time.Now().After(end) {
-			s.t.Fatalf("%d tasks have ended, of %d", s.count(), want)
+	timer := time.AfterFunc(time.Minute, func() {
+		s.Lock()
+		defer s.Unlock()
+		s.late = true
+		s.more.Broadcast()
+	})
+	defer timer.Stop()
+	s.Lock()
+	defer s.Unlock()
+	for want := s.done + n; s.done < want; s.more.Wait() {
+		if s.late {
+			s.t.Fatalf("%d tasks have ended, of %d", s.done, want)
 		}
 	}
 }
@@ -226,13 +234,10 @@ func TestLendToTheNext(t *testing.T) {
 	if first.Stop() != 1 {
 		t.Error("the first was not lent the socket")
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		if next.Watched() == 1 {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("the next was not lent the socket")
-		}
+	select {
+	case <-next.Came():
+	case <-time.After(time.Minute):
+		t.Fatal("the next was not lent the socket")
 	}
 	s.goesOn(200)
 	c.Close(errDone)

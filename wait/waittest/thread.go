@@ -16,6 +16,7 @@ type Thread struct {
 	t     testing.TB
 	event int // eventfd
 	over  chan struct{}
+	came  chan struct{} // a source has come
 
 	mu      sync.Mutex
 	ended   bool
@@ -31,7 +32,7 @@ func New(t testing.TB) *Thread {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &Thread{t: t, event: fd, over: make(chan struct{})}
+	w := &Thread{t: t, event: fd, over: make(chan struct{}), came: make(chan struct{}, 1)}
 	go w.run()
 	return w
 }
@@ -44,6 +45,10 @@ func (w *Thread) Watch(s wait.Source) bool {
 		w.sources = append(w.sources, s)
 		w.watched++
 		w.ring()
+		select {
+		case w.came <- struct{}{}:
+		default:
+		}
 	}
 	return !w.ended
 }
@@ -67,6 +72,9 @@ func (w *Thread) Stop() int {
 	unix.Close(w.event)
 	return w.watched
 }
+
+// Came is sent to when a source comes.
+func (w *Thread) Came() <-chan struct{} { return w.came }
 
 // Watched returns how many sources there were so far.
 func (w *Thread) Watched() int {

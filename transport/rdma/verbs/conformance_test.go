@@ -16,6 +16,7 @@ import (
 	"iscsictl/transport/rdma"
 	"iscsictl/transport/rdma/rdmatest"
 	"iscsictl/transport/rdma/verbs"
+	"iscsictl/wait"
 	"iscsictl/wait/waittest"
 )
 
@@ -64,17 +65,17 @@ func (l lender) Dial(ctx context.Context, addr, local netip.AddrPort, opts rdma.
 	if err != nil {
 		return nil, err
 	}
-	return lent{c.(rdma.Lender), l.thread}, nil
+	return lent{c, l.thread}, nil
 }
 
 type lent struct {
-	rdma.Lender
+	rdma.Conn
 	thread *waittest.Thread
 }
 
 func (c lent) Start(h rdma.Handler) {
-	c.Lender.Start(h)
-	c.Lend(c.thread)
+	c.Conn.Start(h)
+	c.Conn.(wait.Lender).Lend(c.thread)
 }
 
 func conforms(t *testing.T, p rdma.Provider, device string, iwarp bool, addr netip.Addr) {

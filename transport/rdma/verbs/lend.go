@@ -73,7 +73,7 @@ func (c *conn) interrupt() {
 	c.completions.wake()
 }
 
-// Lend implements rdma.Lender. A connection that is to spin does so itself.
+// Lend implements wait.Lender. A connection that is to spin does so itself.
 func (c *conn) Lend(t wait.Thread) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
